@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Where a bounce buffer may lie, and how large it may be.
+ */
+
+#include <linux/cc_platform.h>
+#include <linux/sched.h>
+
+#include "dma_test.h"
+
+/* No mapping crosses the device's segment boundary. */
+void dt_seg_boundary(struct dt *dt)
+{
+	static const unsigned long boundaries[] = {
+		SZ_4K - 1, SZ_8K - 1, SZ_64K - 1, SZ_1M - 1, U32_MAX,
+	};
+	unsigned int b, n, rounds = dt_quick ? 32 : 512;
+
+	for (b = 0; b < ARRAY_SIZE(boundaries) && !dt_failed(); b++) {
+		size_t limit;
+
+		dma_set_seg_boundary(dt->dev, boundaries[b]);
+		limit = min(boundaries[b] + 1, dma_max_mapping_size(dt->dev));
+
+		for (n = 0; n < rounds && !dt_failed(); n++) {
+			struct dt_map m = {
+				.dev = dt->dev,
+				.cpu = dt->area + PAGE_SIZE +
+				       dt_below(dt, PAGE_SIZE),
+				.size = n ? 1 + dt_below(dt, limit) : limit,
+				.dir = dt_direction(n),
+			};
+
+			dt_round_trip(&m, 0, m.size / 2);
+			cond_resched();
+		}
+	}
+}
+
+/*
+ * What is larger than any mapping may be is refused: an error, no warning of
+ * the kernel's, and the next mapping works.
+ */
+void dt_oversize(struct dt *dt)
+{
+	static const unsigned int masks[] = { 0, 511, 4095 };
+	unsigned int i, s;
+
+	for (i = 0; i < ARRAY_SIZE(masks); i++) {
+		size_t most, max, sizes[4];
+		struct dt_map m = {
+			.dev = dt->dev,
+			.cpu = dt->area + PAGE_SIZE,
+			.dir = DMA_BIDIRECTIONAL,
+		};
+
+		/*
+		 * With an alignment mask the largest size is a safe one; some
+		 * larger ones fit. Nothing fits beyond the largest without.
+		 */
+		dma_set_min_align_mask(dt->dev, 0);
+		most = dma_max_mapping_size(dt->dev);
+		dma_set_min_align_mask(dt->dev, masks[i]);
+		max = dma_max_mapping_size(dt->dev);
+		dt_expect(max <= most && max + 2 * PAGE_SIZE > most,
+			  "largest mapping is %zu with mask %u, %zu without",
+			  max, masks[i], most);
+
+		sizes[0] = most + 1;
+		sizes[1] = most + PAGE_SIZE;
+		sizes[2] = most + SZ_256K;
+		sizes[3] = SZ_1M - 3 * PAGE_SIZE;
+		for (s = 0; s < ARRAY_SIZE(sizes); s++) {
+			m.size = sizes[s];
+			dt_expect(dt_map_oversize(&m) == 0,
+				  "%zu bytes are mapped, %zu is the largest",
+				  m.size, max);
+		}
+
+		m.size = max;
+		dt_round_trip(&m, 0, max);
+	}
+}
+
+/* A device that reaches 32 bits only is given nothing beyond. */
+void dt_dma_mask(struct dt *dt)
+{
+	unsigned int n;
+
+	if (cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT)) {
+		dt_skip("shared memory may have no 32-bit address");
+		return;
+	}
+
+	if (dma_set_mask(dt->dev, DMA_BIT_MASK(32))) {
+		dt_skip("32-bit DMA is not supported");
+		return;
+	}
+
+	for (n = 0; n < 256 && !dt_failed(); n++) {
+		struct dt_map m = {
+			.dev = dt->dev,
+			.cpu = dt->area + PAGE_SIZE,
+			.size = 1 + dt_below(dt, SZ_128K),
+			.dir = dt_direction(n),
+		};
+
+		dt_round_trip(&m, 0, m.size);
+		cond_resched();
+	}
+
+	dt_expect(!dma_set_mask(dt->dev, DMA_BIT_MASK(64)), "64-bit DMA");
+}
+
+/* A bounced mapping needs its syncs, whatever the device was told before. */
+void dt_need_sync(struct dt *dt)
+{
+	static const size_t sizes[] = { 1, 512, SZ_4K, SZ_64K };
+	unsigned int s, d;
+
+	for (s = 0; s < ARRAY_SIZE(sizes); s++) {
+		for (d = 0; d < 3; d++) {
+			struct dt_map m = {
+				.dev = dt->dev,
+				.cpu = dt->area + PAGE_SIZE,
+				.size = sizes[s],
+				.dir = dt_direction(d),
+			};
+			bool need;
+
+			dt_fill_cpu(&m, 1);
+			if (dt_map(&m))
+				return;
+			need = dma_need_sync(dt->dev, m.dma);
+			if (dt_fault == DT_FAULT_NEED_SYNC)
+				need = false;
+			dt_expect(need, "%zu bytes need no sync", m.size);
+			dt_unmap(&m);
+		}
+	}
+}
