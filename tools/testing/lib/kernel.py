@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The test kernels: one patched source tree, one build folder for each flavour.
+
+A flavour is a list of configuration fragments in tools/testing/configs/.  What
+a build was made from is kept in its folder as a stamp; a build whose stamp is
+right is not started again.  All steps hold one lock, so that two checkouts
+that share a cache take turns.
+"""
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from lib import cache, progress, repository, source, toolchain
+from lib.failure import Failure
+
+FLAVOURS = {
+    "guest": ("base", "guest"),
+    "debug": ("base", "guest", "debug"),
+}
+
+STAMP = ".cc_swiotlb-stamp"
+CONFIG_STAMP = ".cc_swiotlb-config-stamp"
+LOG = "build.log"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A kernel that is built."""
+
+    flavour: str
+    folder: Path
+    source: Path
+
+    @property
+    def image(self) -> Path:
+        """What QEMU boots."""
+        return self.folder / "arch" / "x86" / "boot" / "bzImage"
+
+
+def fragments(flavour: str) -> list[Path]:
+    """The configuration fragments of a flavour; later ones win."""
+    names = FLAVOURS[flavour]
+    return [repository.TESTING / "configs" / f"{name}.config" for name in names]
+
+
+def settings_of(paths: list[Path]) -> dict[str, str]:
+    """The settings that fragments ask for: symbol to value, "n" for not set."""
+    wanted = {}
+    for path in paths:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assigned = re.fullmatch(r"(CONFIG_\w+)=(.*?)\s*", line)
+            unset = re.fullmatch(r"# (CONFIG_\w+) is not set\s*", line)
+            if assigned:
+                wanted[assigned.group(1)] = assigned.group(2)
+            elif unset:
+                wanted[unset.group(1)] = "n"
+            elif line.strip() and not line.startswith("#"):
+                raise Failure(f"{path}: cannot read this line: {line}")
+    return wanted
+
+
+def _folder(tree: source.Source, flavour: str) -> Path:
+    return cache.root() / "build" / tree.name / flavour
+
+
+def _key(tree: source.Source, flavour: str) -> str:
+    return cache.key(
+        tree.name,
+        repository.kernel_inputs(),
+        toolchain.identity(),
+        settings_of(fragments(flavour)),
+    )
+
+
+def _update_tree(tree: source.Source) -> Path:
+    """The patched tree, made if it does not exist, brought up to date if it does."""
+    patched = cache.root() / "tree" / tree.name
+    if not patched.exists():
+        with cache.new_folder(patched) as folder:
+            with progress.Step("copying the kernel source"):
+                subprocess.run(
+                    ["cp", "--archive", "--reflink=auto", f"{tree.folder}/."]
+                    + [str(folder)],
+                    check=True,
+                )
+            shutil.rmtree(folder / ".git", ignore_errors=True)
+    tool = repository.ROOT / "tools" / "install-tree"
+    result = subprocess.run(
+        [sys.executable, str(tool), "--test", str(patched)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise Failure(result.stderr.strip())
+    progress.note(result.stdout.strip())
+    return patched
+
+
+def _make(tree: Path, folder: Path) -> list[str]:
+    return [
+        "make",
+        "--no-print-directory",
+        "-C",
+        str(tree),
+        f"O={folder}",
+        *toolchain.make_arguments(),
+    ]
+
+
+def _configure(tree: Path, folder: Path, flavour: str) -> None:
+    """Makes .config from the fragments and checks that it holds all they say."""
+    wanted = settings_of(fragments(flavour))
+    # What a configuration depends on besides the fragments.
+    kconfig = [
+        tree / "Makefile",
+        tree / "arch/x86/Kconfig",
+        tree / "kernel/dma/Kconfig",
+    ]
+    kconfig += (tree / "kernel/dma/cc_swiotlb").rglob("Kconfig*")
+    stamp = cache.key(
+        sorted(wanted.items()),
+        cache.content_key(sorted(path for path in kconfig if path.exists())),
+        toolchain.identity(),
+    )
+    config = folder / ".config"
+    stamp_file = folder / CONFIG_STAMP
+    if config.exists() and stamp_file.exists() and stamp_file.read_text() == stamp:
+        return
+    base = folder / ".cc_swiotlb-fragments"
+    base.write_text("".join(f"{name}={value}\n" for name, value in wanted.items()))
+    previous = config.read_bytes() if config.exists() else None
+    stamp_file.unlink(missing_ok=True)
+    result = subprocess.run(
+        [*_make(tree, folder), f"KCONFIG_ALLCONFIG={base}", "allnoconfig"],
+        env=toolchain.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise Failure(f"{result.stdout[-2000:]}\nconfiguring flavour {flavour} failed")
+    got = settings_of([config])
+    refused = [
+        f"    {name}={value} (it is {got.get(name, 'n')})"
+        for name, value in sorted(wanted.items())
+        if got.get(name, "n") != value
+    ]
+    if refused:
+        raise Failure(
+            f"the kernel's Kconfig does not give flavour {flavour} what its fragments "
+            "ask for:\n" + "\n".join(refused)
+        )
+    if config.read_bytes() == previous:
+        progress.note(f"configuration of flavour {flavour} is unchanged")
+    stamp_file.write_text(stamp)
+
+
+def _own_files(tree: Path) -> list[str]:
+    """Files of the tree that this project wrote or changed, relative to it."""
+    patches = (tree / "kernel/dma/cc_swiotlb/.installed").glob("*.patch")
+    found = ["kernel/dma/cc_swiotlb/"]
+    for patch in patches:
+        found += re.findall(r"^\+\+\+ b/(\S+)", patch.read_text(), re.MULTILINE)
+    return found
+
+
+def own_warnings(log: str, tree: Path) -> list[str]:
+    """The compiler's warnings about files of this project, with their places."""
+    own = _own_files(tree)
+    found = []
+    lines = log.splitlines()
+    for index, line in enumerate(lines):
+        text = line
+        if re.match(r"warning(\[\w+\])?:", line):
+            # rustc names the place on one of the following lines.
+            text += " " + " ".join(lines[index + 1 : index + 3])
+        elif "warning:" not in line.lower():
+            continue
+        if any(name in text for name in own):
+            found.append(text)
+    return found
+
+
+def _forget(folder: Path, tree: Path) -> None:
+    """Removes this project's objects, so that they are compiled again next time."""
+    for name in _own_files(tree):
+        path = folder / name
+        if name.endswith("/"):
+            for object_file in path.rglob("*.o"):
+                object_file.unlink(missing_ok=True)
+        elif path.suffix in (".c", ".rs"):
+            path.with_suffix(".o").unlink(missing_ok=True)
+
+
+def _errors(text: str) -> str:
+    """The part of a build log that says why it failed."""
+    lines = text.splitlines()
+    wanted = re.compile(r"error(\[\w+\])?:|\*\*\*|undefined symbol|FAILED")
+    hits = [index for index, line in enumerate(lines) if wanted.search(line)]
+    if not hits:
+        return "\n".join(lines[-20:])
+    first = max(0, hits[0] - 2)
+    return "\n".join(lines[first : first + 40])
+
+
+def _compile(tree: Path, folder: Path, flavour: str) -> None:
+    log = folder / LOG
+    history = folder / ".cc_swiotlb-steps"
+    expected = int(history.read_text()) if history.exists() else 0
+
+    def done() -> int:
+        with open(log, "rb") as file:
+            return sum(1 for _ in file)
+
+    def detail() -> str:
+        count = done()
+        total = f" of about {expected}" if expected >= count > 0 else ""
+        return f"{count}{total} steps"
+
+    command = [*_make(tree, folder), f"-j{len(os.sched_getaffinity(0))}"]
+    step = progress.Step(f"building the kernel, flavour {flavour}", detail)
+    with open(log, "wb") as output, step:
+        process = subprocess.Popen(
+            [*command, "bzImage", "modules"],
+            env=toolchain.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            status = process.wait()
+        except BaseException:
+            # make hands the signal on and removes what is half done.
+            process.terminate()
+            process.wait()
+            raise
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if status:
+        raise Failure(f"{_errors(text)}\nthe kernel did not build, see {log}")
+    warnings = own_warnings(text, tree)
+    if warnings:
+        _forget(folder, tree)
+        raise Failure("\n".join(warnings) + f"\nwarnings in our own files, see {log}")
+    if done() > expected:
+        history.write_text(str(done()))
+    # Without a module in the configuration there is no Module.symvers yet.
+    symvers = folder / "Module.symvers"
+    if not symvers.exists():
+        shutil.copy2(folder / "vmlinux.symvers", symvers)
+
+
+def current(flavour: str) -> Kernel | None:
+    """The kernel if it is built and up to date."""
+    tree = source.pristine()
+    folder = _folder(tree, flavour)
+    kernel = Kernel(flavour, folder, cache.root() / "tree" / tree.name)
+    stamp = folder / STAMP
+    if not kernel.image.exists() or not stamp.exists():
+        return None
+    return kernel if stamp.read_text() == _key(tree, flavour) else None
+
+
+def build(flavour: str) -> Kernel:
+    """Builds the kernel of a flavour unless it is up to date."""
+    with cache.lock("kernel"):
+        kernel = current(flavour)
+        if kernel:
+            return kernel
+        started = time.monotonic()
+        tree = source.pristine()
+        key = _key(tree, flavour)
+        folder = _folder(tree, flavour)
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp = folder / STAMP
+        stamp.unlink(missing_ok=True)
+        patched = _update_tree(tree)
+        _configure(patched, folder, flavour)
+        _compile(patched, folder, flavour)
+        if _key(tree, flavour) == key:
+            stamp.write_text(key)
+        took = progress.duration(time.monotonic() - started)
+        progress.note(f"kernel, flavour {flavour}, is ready after {took}: {folder}")
+        return Kernel(flavour, folder, patched)
