@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The virtual machine: what QEMU and the guest's kernel are told.
+
+A plain guest is an ordinary one.  The confidential guest is emulated (see
+tools/testing/patches): SHARED_BIT splits the guest-physical address space in
+two, and memory behind it is a DIMM of its own, backed by a file that is all
+the host gets to see.  Offset N in that file is guest-physical address N.
+"""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from lib.failure import Failure
+
+QEMU = "qemu-system-x86_64"
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+DISK_SIZE = GIB
+
+# Above all guest memory and above the hole below 4 GiB, within the 40 address
+# bits of QEMU's TCG, and without a bit that a guest page could have.
+SHARED_BIT = 0x1000000000
+MAX_MEMORY = 32 * GIB
+MIN_MEMORY = 256 * MIB
+
+# The q35 machine puts all memory below 4 GiB if it is less than this, and
+# otherwise 2 GiB there and the rest from 4 GiB on.
+LOW_LIMIT = 0xB0000000
+
+
+@dataclasses.dataclass
+class Options:
+    """What the user chose."""
+
+    guest: str = "coco"
+    swiotlb: str = "cc"
+    cpus: int = 2
+    memory: int = GIB
+    nvme: int = 1
+    blk: int = 1
+    net: bool = False
+    latency_ms: float = 0
+    convert_us: int = 0
+    append: str = ""
+    accel: str = "tcg"
+    qemu: list[str] = dataclasses.field(default_factory=list)
+
+
+def parse_size(text: str) -> int:
+    """512M, 1G, 4096 (MiB, as in QEMU) to bytes."""
+    units = {"K": 1 << 10, "M": MIB, "G": GIB}
+    try:
+        if text[-1:].upper() in units:
+            size = int(text[:-1]) * units[text[-1].upper()]
+        else:
+            size = int(text) * MIB
+    except ValueError:
+        raise Failure(f"--mem {text}: the form is 512M or 4G") from None
+    if not MIN_MEMORY <= size <= MAX_MEMORY or size % (2 * MIB):
+        raise Failure(
+            f"--mem {text}: between {MIN_MEMORY // MIB}M and {MAX_MEMORY // GIB}G, "
+            "a multiple of 2M"
+        )
+    return size
+
+
+def shared_size(options: Options) -> int:
+    """The size of the file that is the guest's shared memory."""
+    if options.memory < LOW_LIMIT:
+        return options.memory
+    return 4 * GIB + options.memory - 2 * GIB
+
+
+def kernel_arguments(options: Options) -> str:
+    """The kernel's command line."""
+    words = ["console=ttyS0,115200", "panic=-1", "rdinit=/init"]
+    if options.guest == "coco":
+        words.append(f"cc_emul={SHARED_BIT:#x}")
+        if options.convert_us:
+            words.append(f"cc_emul_convert_us={options.convert_us}")
+    else:
+        words.append("swiotlb=force")
+    if options.swiotlb == "legacy":
+        words.append("cc_swiotlb.enable=0")
+    elif options.guest == "plain":
+        words.append("cc_swiotlb.enable=1")
+    if options.append:
+        words.append(options.append)
+    return " ".join(words)
+
+
+def disk_names(options: Options) -> list[str]:
+    """The disks, in the order the guest sees them."""
+    nvme = [f"nvme{index}" for index in range(options.nvme)]
+    return nvme + [f"blk{index}" for index in range(options.blk)]
+
+
+def make_disks(options: Options, folder: Path) -> None:
+    """Makes an empty, sparse file for each disk."""
+    folder.mkdir(exist_ok=True)
+    for name in disk_names(options):
+        with open(folder / name, "wb") as file:
+            file.truncate(DISK_SIZE)
+
+
+def start_delay(options: Options, disks: Path, socket: Path) -> subprocess.Popen:
+    """Starts the server that holds every request to a disk for a while.
+
+    It ends with this process.
+    """
+    if not shutil.which("nbdkit"):
+        raise Failure("nbdkit is not installed, which --latency-ms needs")
+    delay = f"{options.latency_ms / 1000:.6f}"
+    return subprocess.Popen(
+        ["nbdkit", "--foreground", "--exit-with-parent", "--unix", str(socket)]
+        + ["--threads", "64", "--filter=delay", "file", f"dir={disks}"]
+        + [f"rdelay={delay}", f"wdelay={delay}"],
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def _memory(options: Options, shared: Path | None) -> list[str]:
+    size = options.memory
+    # A guest may be larger than the host's memory as long as it does not use it.
+    private = f"memory-backend-ram,id=private,size={size},reserve=off"
+    words = ["-object", private]
+    if options.guest != "coco":
+        return [*words, "-m", f"{size // MIB}M"]
+    words += ["-m", f"{size // MIB}M,slots=2,maxmem=200G", "-object"]
+    words.append(
+        f"memory-backend-file,id=shared,size={shared_size(options)},share=on,"
+        f"reserve=off,mem-path={shared}"
+    )
+    return [*words, "-device", f"pc-dimm,memdev=shared,addr={SHARED_BIT:#x}"]
+
+
+def _disks(options: Options, disks: Path, socket: Path | None) -> list[str]:
+    words = []
+    for name in disk_names(options):
+        if socket:
+            node = f"driver=nbd,server.type=unix,server.path={socket},export={name}"
+        else:
+            node = (
+                f"driver=raw,file.driver=file,file.filename={disks / name},"
+                "file.aio=threads"
+            )
+        words += [
+            "-blockdev",
+            f"{node},node-name={name},cache.no-flush=on,discard=unmap",
+        ]
+        if name.startswith("nvme"):
+            words += ["-device", f"nvme,drive={name},serial={name}"]
+        else:
+            words += [
+                "-device",
+                f"virtio-blk-pci,drive={name},disable-legacy=on,iommu_platform=on",
+            ]
+    return words
+
+
+def command(
+    options: Options,
+    kernel: Path,
+    initrd: Path,
+    disks: Path,
+    socket: Path | None,
+    shared: Path | None,
+    serials: list[int],
+) -> list[str]:
+    """QEMU's command line; serials are descriptors of connected sockets."""
+    qemu = shutil.which(QEMU)
+    if not qemu:
+        raise Failure(f"{QEMU} is not installed")
+    accel = "tcg,thread=multi" if options.accel == "tcg" else options.accel
+    words = [qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
+    words += ["-machine", "q35,memory-backend=private", "-accel", accel, "-cpu", "max"]
+    words += ["-smp", str(options.cpus), *_memory(options, shared)]
+    words += ["-kernel", str(kernel), "-initrd", str(initrd)]
+    words += ["-append", kernel_arguments(options)]
+    for index, descriptor in enumerate(serials):
+        words += ["-chardev", f"socket,id=serial{index},fd={descriptor}"]
+        # The third port would share an interrupt with the first.
+        own = ",irq=5" if index == 2 else ""
+        words += ["-device", f"isa-serial,index={index},chardev=serial{index}{own}"]
+    words += _disks(options, disks, socket)
+    if options.net:
+        words += ["-netdev", "user,id=net0", "-device"]
+        words.append(
+            "virtio-net-pci,netdev=net0,romfile=,disable-legacy=on,iommu_platform=on"
+        )
+    return words + options.qemu
+
+
+def environment() -> dict[str, str]:
+    """QEMU's environment: nothing that makes it write elsewhere."""
+    return {
+        name: value for name, value in os.environ.items() if name != "QEMU_AUDIO_DRV"
+    }
