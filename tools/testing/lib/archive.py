@@ -46,23 +46,23 @@ class Archive:
         name = name.strip("/")
         if not name or name in self._folders:
             return
-        self.folder(str(Path(name).parent).strip("."))
+        self.folder(name.rpartition("/")[0])
         self._folders.add(name)
         self._entry(name, stat.S_IFDIR | 0o755, b"")
 
     def file(self, name: str, data: bytes, mode: int = 0o644) -> None:
         """Adds a file."""
-        self.folder(str(Path(name.strip("/")).parent).strip("."))
+        self.folder(name.strip("/").rpartition("/")[0])
         self._entry(name.strip("/"), stat.S_IFREG | mode, data)
 
     def link(self, name: str, target: str) -> None:
         """Adds a symbolic link."""
-        self.folder(str(Path(name.strip("/")).parent).strip("."))
+        self.folder(name.strip("/").rpartition("/")[0])
         self._entry(name.strip("/"), stat.S_IFLNK | 0o777, target.encode())
 
     def device(self, name: str, major: int, minor: int) -> None:
         """Adds a character device."""
-        self.folder(str(Path(name.strip("/")).parent).strip("."))
+        self.folder(name.strip("/").rpartition("/")[0])
         self._entry(name.strip("/"), stat.S_IFCHR | 0o600, b"", (major, minor))
 
     def tree(self, path: Path, name: str) -> None:

@@ -184,8 +184,8 @@ def command(
     words += ["-append", kernel_arguments(options)]
     for index, descriptor in enumerate(serials):
         words += ["-chardev", f"socket,id=serial{index},fd={descriptor}"]
-        # The third port would share an interrupt with the first.
-        own = ",irq=5" if index == 2 else ""
+        # The third port would share an interrupt with the first; 5 is level-triggered.
+        own = ",irq=6" if index == 2 else ""
         words += ["-device", f"isa-serial,index={index},chardev=serial{index}{own}"]
     words += _disks(options, disks, socket)
     if options.net:
