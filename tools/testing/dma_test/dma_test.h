@@ -45,6 +45,7 @@ enum dt_fault {
 	DT_FAULT_LENGTH,	/* a partial sync copies one byte too many */
 	DT_FAULT_SKIP,		/* DMA_ATTR_SKIP_CPU_SYNC is ignored */
 	DT_FAULT_ALIGN,		/* the address is 512 bytes further on */
+	DT_FAULT_DMA_MASK,	/* the address is beyond the DMA mask */
 	DT_FAULT_BOUNDARY,	/* the segment boundary is not respected */
 	DT_FAULT_OVERLAP,	/* a slot is handed out twice */
 	DT_FAULT_REMOTE,	/* what another CPU unmaps is not copied back */

@@ -102,7 +102,7 @@ int dt_map(struct dt_map *m)
 		dma = dma_map_single(m->dev, m->cpu, m->size, m->dir);
 
 	if (dma_mapping_error(m->dev, dma) ||
-	    (dt_fault == DT_FAULT_REFUSE && m->size > SZ_128K)) {
+	    (dt_fault == DT_FAULT_REFUSE && m->size >= SZ_128K)) {
 		dt_report("%zu bytes, direction %d, refused", m->size, m->dir);
 		return -ENOMEM;
 	}
@@ -113,6 +113,8 @@ int dt_map(struct dt_map *m)
 	shown = dma;
 	if (dt_fault == DT_FAULT_ALIGN)
 		shown += 512;
+	if (dt_fault == DT_FAULT_DMA_MASK)
+		shown |= BIT_ULL(33);
 	if (dt_fault == DT_FAULT_BOUNDARY && m->size > 1)
 		shown |= dma_get_seg_boundary(m->dev) & (SZ_1M - 1);
 	if (dt_fault == DT_FAULT_UNBOUNCED)

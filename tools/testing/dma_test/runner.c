@@ -59,6 +59,7 @@ static const char * const dt_fault_names[] = {
 	[DT_FAULT_LENGTH] = "length",
 	[DT_FAULT_SKIP] = "skip",
 	[DT_FAULT_ALIGN] = "align",
+	[DT_FAULT_DMA_MASK] = "dma_mask",
 	[DT_FAULT_BOUNDARY] = "boundary",
 	[DT_FAULT_OVERLAP] = "overlap",
 	[DT_FAULT_REMOTE] = "remote",

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the tests share: the modules that are built once, the order of things."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import vm  # noqa: E402
+
+# The quick ones first: a slip is seen before the first guest has booted.
+ORDER = (
+    "test_static",
+    "test_install_tree",
+    "test_kernel_build",
+    "test_kunit",
+    "test_dma",
+    "test_misuse",
+    "test_faults",
+    "test_parameters",
+    "test_trace",
+    "test_io",
+    "test_leak",
+    "test_machine",
+    "test_ccvm",
+    "test_debug",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files into the order above; unknown ones come last."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.stem
+        return ORDER.index(name) if name in ORDER else len(ORDER)
+
+    items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The DMA API test module for the guest kernel."""
+    return vm.build_module(False, tmp_path_factory.mktemp("module"))
+
+
+@pytest.fixture(scope="session")
+def debug_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The DMA API test module for the debug kernel."""
+    return vm.build_module(True, tmp_path_factory.mktemp("debug-module"))

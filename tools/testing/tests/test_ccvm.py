@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The guest runner: outside checks rely on what it says."""
+
+import pytest
+import vm
+
+
+def test_status_and_streams(tmp_path):
+    """The command's status, output and errors, and the files of --add."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "inner").write_text("inside")
+    single = tmp_path / "single"
+    single.write_text("alone")
+    result = vm.run(
+        "echo out; echo err >&2; cat /host/folder/inner /host/single; exit 42",
+        *("--add", str(folder), "--add", str(single)),
+        status=42,
+    )
+    assert result.stdout == "out\ninsidealone"
+    assert "err" in result.stderr
+    assert "Linux version" not in result.stdout
+    assert "Linux version" in result.console
+
+
+def test_quoting():
+    """Several words are one command; quotes arrive."""
+    result = vm.run("printf '%s|' 'a b' \"c  d\"; printf '\\001\\377' | wc -c")
+    assert result.stdout == "a b|c  d|2\n"
+
+
+def test_guest_has_tools():
+    """What the contract promises is there."""
+    result = vm.run(
+        "for t in busybox fio mkfs.xfs mkfs.ext4 mount; do which $t || echo no $t; done;"
+        " fio --enghelp=libaio >/dev/null && echo libaio;"
+        " ls -d /sys/kernel/tracing/events /sys/kernel/debug/swiotlb /sys/module;"
+        " ls /dev/nvme0n1 /dev/vda; nproc; id -u"
+    )
+    assert "no " not in result.stdout
+    assert "libaio" in result.stdout
+    assert result.stdout.endswith("/dev/nvme0n1\n/dev/vda\n2\n0\n")
+
+
+@pytest.mark.parametrize(
+    "command,status,word",
+    [
+        ("echo c >/proc/sysrq-trigger; sleep 60", vm.PANIC, "panic"),
+        ("sleep 60", vm.TIMEOUT, "time"),
+        ("poweroff -f; sleep 60", vm.GONE, "went down"),
+    ],
+    ids=["panic", "time-out", "gone"],
+)
+def test_statuses(command, status, word):
+    """A guest that does not come to its end has a status of its own."""
+    result = vm.run(command, status=status, timeout=20)
+    assert word in result.stderr
+    assert "  | " in result.stderr, "the end of the console is missing"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WARNING: CPU: 0 PID: 1 at kernel/dma/x.c:1 f+0x1/0x2",
+        "BUG: KASAN: slab-out-of-bounds in f+0x1/0x2",
+        "WARNING: possible circular locking dependency detected",
+        "watchdog: BUG: soft lockup - CPU#0 stuck for 22s!",
+    ],
+    ids=["warn", "kasan", "lockdep", "lockup"],
+)
+def test_complaint(line):
+    """A command that ends well in a guest that complained has not."""
+    result = vm.run(f"echo '{line}' >/dev/kmsg", status=vm.COMPLAINT)
+    assert line[:20] in result.stderr
+
+
+def test_warn_of_a_module(module):
+    """A real WARN() counts as much as one that is written."""
+    vm.run(
+        f"insmod /host/{module.name} quick=1 fault=warn test=need_sync; true",
+        *("--add", str(module)),
+        status=vm.COMPLAINT,
+    )
+
+
+def test_latency():
+    """--latency-ms holds each request: 20 requests of 50 ms take a second."""
+    result = vm.run(
+        "dd if=/dev/nvme0n1 of=/dev/null bs=4k count=20 iflag=direct 2>&1 | tail -1",
+        *("--latency-ms", "50", "--blk", "0"),
+    )
+    seconds = float(result.stdout.split(", ")[-2].split()[0])
+    assert seconds >= 1.0, result.stdout

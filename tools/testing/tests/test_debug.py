@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The debug kernel: KASAN, lockdep, DMA_API_DEBUG watch what goes on.
+
+A complaint on the console fails the run: see test_ccvm.
+"""
+
+import dma
+import pytest
+import vm
+
+
+@vm.once
+def _run(module) -> dma.Run:
+    return dma.Run(module, "seconds=6", "--debug", timeout=600)
+
+
+@pytest.mark.parametrize("case", dma.CASES)
+def test_case(case, debug_module):
+    """One case of the DMA API test."""
+    skip_allowed = "debug" in dma.SKIPPED.get(case, ())
+    _run(debug_module).require(case, skip_allowed=skip_allowed)
+
+
+def test_no_complaint(debug_module):
+    """The kernel found nothing wrong, and DMA_API_DEBUG did look."""
+    result = _run(debug_module).result
+    assert result.status == 0, result.tail()
+    assert vm.lines(result.console, r"DMA-API: debugging enabled"), "not the debug kernel"
+    assert not vm.lines(result.console, r"DMA-API: .*disabl"), "DMA_API_DEBUG gave up"
+
+
+def test_io():
+    """Disks, a file system and the network under the same eyes."""
+    result = vm.run(
+        "sh /host/workload/disk nvme0n1 xfs 8M && sh /host/workload/disk vda ext4 8M;"
+        f" echo \"io: $?\"; {vm.counters()}",
+        *("--debug", "--add", str(vm.TESTING / "workload")),
+        timeout=400,
+    )
+    assert "io: 0" in result.stdout, result.tail()
+    assert result.count("exhausted") == 0
+    assert result.count("legacy") == 0

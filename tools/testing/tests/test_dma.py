@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The DMA API, byte by byte, over cc_swiotlb and over swiotlb.
+
+That swiotlb passes as well shows that the cases ask for what drivers are used
+to, and for nothing else.
+"""
+
+import dma
+import pytest
+
+
+@pytest.mark.parametrize("case", dma.CASES)
+@pytest.mark.parametrize("variant", dma.VARIANTS)
+def test_case(variant, case, module):
+    """One case in one kind of guest."""
+    dma.run(variant, module).require(
+        case, skip_allowed=variant in dma.SKIPPED.get(case, ())
+    )
+
+
+@pytest.mark.parametrize("variant", dma.VARIANTS)
+def test_run(variant, module):
+    """The module loads, and the kernel has nothing to complain about."""
+    result = dma.run(variant, module).result
+    assert result.status == 0, result.tail()
+    assert "insmod: 0" in result.stdout, result.tail()
+
+
+@pytest.mark.parametrize("variant", ["coco-cc", "plain-cc"])
+def test_pools_were_used(variant, module):
+    """cc_swiotlb served the cases, and has everything back."""
+    result = dma.run(variant, module).result
+    assert result.stats()["state"] == "on"
+    assert result.count("bounced") > 50000
+    assert result.count("exhausted") == 0
+    assert result.count("misuse") == 0
+    classes = result.classes()
+    assert len(classes) >= 9, f"classes: {' '.join(classes)}"
+    for name, row in classes.items():
+        assert row["peak"] > 0, f"class {name} was never used"
+    # What is left belongs to the guest's disks.
+    assert sum(row["used"] for row in classes.values()) < 64
+
+
+@pytest.mark.parametrize("variant", ["coco-legacy", "plain-legacy"])
+def test_legacy_is_legacy(variant, module):
+    """With cc_swiotlb off, it has no part in what swiotlb does."""
+    result = dma.run(variant, module).result
+    assert result.stats()["state"] == "off"
+    assert result.count("bounced") == 0
+    assert result.count("shared_bytes") == 0

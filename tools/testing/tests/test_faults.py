@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Each case of the DMA API test fails when the thing it tests is broken.
+
+The module imitates a broken implementation; see Documentation/testing.rst. It
+runs over swiotlb, so that what is tested here is the test alone.
+"""
+
+import re
+
+import dma
+import ktap
+import pytest
+import vm
+
+# Fault, and the cases that must find it.
+FAULTS = {
+    "unbounced": ["sizes", "offsets", "scatterlist"],
+    "copy_in": ["sizes", "large_offsets", "irqs_off"],
+    "to_device": ["sizes", "offsets"],
+    "copy_back": ["sizes", "sync_random_range", "many", "parallel"],
+    "overrun": ["sizes", "offsets", "parallel", "many", "softirq"],
+    "underrun": ["sizes", "sync_every_range", "surroundings"],
+    "leak": ["surroundings"],
+    "offset": ["sync_every_range", "sync_random_range"],
+    "length": ["sync_every_range", "sync_random_range"],
+    "skip": ["skip_cpu_sync"],
+    "align": ["offsets", "large_offsets"],
+    "boundary": ["seg_boundary"],
+    "overlap": ["many", "scatterlist"],
+    "remote": ["other_cpu", "parallel"],
+    "atomic": ["hardirq", "softirq", "irqs_off", "other_cpu"],
+    "oversize": ["oversize", "scatterlist_oversize"],
+    "refuse": ["sizes", "oversize", "churn"],
+    "need_sync": ["need_sync"],
+    "dma_mask": ["dma_mask"],
+    "warn": ["need_sync", "churn"],
+}
+
+PAIRS = [(fault, case) for fault, cases in FAULTS.items() for case in cases]
+
+
+@vm.once
+def _results(module) -> dict[tuple[str, str], bool]:
+    """Which cases passed with which fault: one guest for all."""
+    commands = ["status=0"]
+    for fault, case in PAIRS:
+        commands.append(f"echo 'fault {fault} {case}' >/dev/kmsg")
+        commands.append(
+            f"insmod /host/{module.name} quick=1 fault={fault} test={case} 2>/dev/null"
+            f" && {{ rmmod cc_swiotlb_dma_test; echo 'loaded {fault} {case}'; }}"
+        )
+    result = vm.run(
+        "\n".join([*commands, "true"]),
+        *("--guest", "plain", "--swiotlb", "legacy", "--nvme", "0", "--blk", "0"),
+        *("--allow-warnings", "--add", str(module)),
+        timeout=300,
+    )
+    found = {}
+    parts = re.split(r"^.*fault (\w+) (\w+)$", result.console, flags=re.M)
+    for fault, case, said in zip(parts[1::3], parts[2::3], parts[3::3]):
+        loaded = f"loaded {fault} {case}" in result.stdout
+        for test in ktap.parse(said):
+            if test.name == case:
+                assert loaded == test.passed, f"{fault} {case}: insmod disagrees"
+                found[fault, case] = test.passed and not test.skipped
+    return found
+
+
+@pytest.mark.parametrize("fault,case", PAIRS)
+def test_found(fault, case, module):
+    """The case fails, and so does insmod."""
+    results = _results(module)
+    assert (fault, case) in results, "the case did not run"
+    assert not results[fault, case], "the case passed all the same"
+
+
+def test_every_case_can_fail():
+    """No case is missing from the table above."""
+    assert set(dma.CASES) == {case for _, case in PAIRS}

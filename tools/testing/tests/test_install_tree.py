@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0
+"""tools/install-tree: all of it, or nothing, and twice is once."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import vm
+
+TOOL = vm.ROOT / "tools" / "install-tree"
+
+
+@vm.once
+def _pristine() -> Path:
+    from lib import source  # pylint: disable=import-outside-toplevel
+
+    return source.pristine().folder
+
+
+def _touched() -> set[str]:
+    names = {"Makefile"}
+    for patch in [*vm.ROOT.glob("patches/*/*.patch"), *vm.TESTING.glob("patches/*/*.patch")]:
+        text = patch.read_text(encoding="utf-8")
+        names.update(re.findall(r"^(?:---|\+\+\+) [ab]/(\S+)", text, re.M))
+    return names
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Of a pristine tree, the files that the patches touch."""
+    folder = tmp_path / "linux"
+    for name in _touched():
+        if (_pristine() / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(_pristine() / name, folder / name)
+    return folder
+
+
+def _install(tree: Path, *options: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(TOOL), *options, str(tree)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _contents(tree: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(tree)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(tree.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_install(tree):
+    """Everything the kernel build needs is there, and wired in."""
+    done = _install(tree)
+    assert done.returncode == 0, done.stderr
+    own = tree / "kernel" / "dma" / "cc_swiotlb"
+    for name in ("Kconfig", "Makefile", "cc_swiotlb.rs"):
+        assert (own / name).is_file(), name
+    assert "cc_swiotlb" in (tree / "kernel/dma/Kconfig").read_text()
+    assert "cc_swiotlb" in (tree / "kernel/dma/Makefile").read_text()
+    assert not (tree / "arch/x86/coco/emul.c").exists(), "a patch for tests only"
+
+
+def test_twice(tree):
+    """The second time changes nothing, and says so with success."""
+    assert _install(tree).returncode == 0
+    first = _contents(tree)
+    done = _install(tree)
+    assert done.returncode == 0, done.stderr
+    assert _contents(tree) == first
+
+
+def test_conflict(tree):
+    """One patch does not apply: an error that names it, nothing changed."""
+    victim = tree / "kernel/dma/swiotlb.c"
+    text = victim.read_text()
+    victim.write_text(re.sub(r"swiotlb_tbl_map_single", "renamed_elsewhere", text))
+    before = _contents(tree)
+    done = _install(tree)
+    assert done.returncode != 0
+    assert ".patch" in done.stderr or "swiotlb.c" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert _contents(tree) == before
+
+
+@pytest.mark.parametrize("version", ["6 12", "8 0"])
+def test_other_series(tree, version):
+    """A tree of a series without patches is refused by name."""
+    major, minor = version.split()
+    makefile = tree / "Makefile"
+    text = re.sub(r"^VERSION = .*", f"VERSION = {major}", makefile.read_text(), flags=re.M)
+    text = re.sub(r"^PATCHLEVEL = .*", f"PATCHLEVEL = {minor}", text, flags=re.M)
+    makefile.write_text(text)
+    before = _contents(tree)
+    done = _install(tree)
+    assert done.returncode != 0
+    assert f"{major}.{minor}" in done.stderr and "7.3" in done.stderr, done.stderr
+    assert _contents(tree) == before
+
+
+def test_no_tree(tmp_path):
+    """A folder that is no kernel tree is refused."""
+    done = _install(tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Real I/O through the pools, every byte verified, every counter looked at."""
+
+import pytest
+import vm
+from workload.server import Server
+
+IO = str(vm.TESTING / "workload")
+
+
+@vm.once
+def _run(guest: str, swiotlb: str) -> vm.Result:
+    with Server() as server:
+        result = vm.run(
+            f"""
+{vm.wait_ready()}
+(
+	sh /host/workload/disk nvme0n1 xfs && sh /host/workload/disk vda ext4 &&
+	sh /host/workload/disk vdb none 16M && sh /host/workload/net {server.url} /tmp/file
+)
+echo "io: $?"
+sleep 1
+{vm.counters()}
+""",
+            *("--guest", guest, "--swiotlb", swiotlb, "--blk", "2", "--net"),
+            *("--add", IO),
+            timeout=300,
+        )
+        result.server = server
+    return result
+
+
+@pytest.mark.parametrize("swiotlb", ["cc", "legacy"])
+@pytest.mark.parametrize("guest", ["coco", "plain"])
+def test_verified(guest, swiotlb):
+    """Blocks, files and network traffic come back as they went out."""
+    result = _run(guest, swiotlb)
+    assert "io: 0" in result.stdout, result.tail()
+    for step in ("nvme0n1: fio", "nvme0n1: xfs", "vda: ext4", "net: sent"):
+        assert f"step: {step}" in result.stdout, result.tail()
+    assert result.server.sent >= 20 << 20
+    assert result.server.received >= 16 << 20
+
+
+@pytest.mark.parametrize("guest", ["coco", "plain"])
+class TestCounters:
+    """What cc_swiotlb says about that I/O."""
+
+    def test_all_through_the_pools(self, guest):
+        """After kccd has started, the legacy pool serves nothing."""
+        result = _run(guest, "cc")
+        assert result.stats()["state"] == "on"
+        assert result.count("bounced") > 5000
+        assert result.count("legacy") == 0
+
+    def test_nothing_failed(self, guest):
+        """No failure of any kind."""
+        result = _run(guest, "cc")
+        for key in (
+            "exhausted",
+            "misuse",
+            "conversion_failures",
+            "leaked_bytes",
+        ):
+            assert result.count(key) == 0, key
+
+    def test_all_undone(self, guest):
+        """What is still in use is what drivers hold while they are idle."""
+        result = _run(guest, "cc")
+        used = {name: row["used"] for name, row in result.classes().items()}
+        # virtio-net keeps its receive ring filled: 256 buffers of a page.
+        assert sum(used.values()) <= 512, used
+        assert used["512K"] == 0
+        bounced, unbounced = result.count("bounced"), result.count("unbounced")
+        assert bounced - unbounced == sum(used.values()), "a mapping got lost"
+
+    def test_classes_used(self, guest):
+        """I/O of all sizes meets classes of all sizes."""
+        classes = _run(guest, "cc").classes()
+        assert sum(row["bounced"] for row in classes.values()) > 5000
+        for name in ("512", "4K", "64K", "128K"):
+            assert classes[name]["bounced"] > 0, name
+
+    def test_bounded(self, guest):
+        """No more memory is shared than is allowed, or than swiotlb takes."""
+        result = _run(guest, "cc")
+        peak = result.count("shared_peak_bytes")
+        assert 0 < result.count("shared_bytes") <= peak <= result.count("max_bytes")
+
+
+def test_twenty_disks():
+    """Twenty slow disks at once, each with a queue: nothing fails."""
+    result = vm.run(
+        f"""
+{vm.wait_ready()}
+for n in $(seq 0 19); do
+	fio --name=n$n --filename=/dev/nvme${{n}}n1 --direct=1 --ioengine=libaio \\
+		--iodepth=8 --rw=randread --bs=256k --size=512M --time_based \\
+		--runtime=8 >/tmp/fio$n 2>&1 &
+	pids="$pids $!"
+done
+bad=0
+for pid in $pids; do wait $pid || bad=$((bad + 1)); done
+echo "bad: $bad"
+grep -l 'err= 0' /tmp/fio* | wc -l
+{vm.counters()}
+""",
+        *("--nvme", "20", "--blk", "0", "--latency-ms", "50", "--cpus", "4"),
+        timeout=240,
+    )
+    assert "bad: 0" in result.stdout, result.tail()
+    assert "\n20\n" in result.stdout, result.tail()
+    assert result.count("exhausted") == 0
+    assert not vm.lines(result.console, "buffer is full|I/O error")

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The kernel with cc_swiotlb builds without a word from its checkers."""
+
+import re
+import subprocess
+
+import pytest
+import vm
+
+
+@pytest.mark.parametrize("debug", [False, True], ids=["guest", "debug"])
+def test_build(debug):
+    """Both kernels; a warning in a file of ours is an error to ccvm."""
+    assert (vm.kdir(debug) / "arch/x86/boot/bzImage").is_file()
+
+
+def test_clippy():
+    """clippy, with the kernel's own list of lints."""
+    folder = vm.kdir()
+    own = folder / "kernel" / "dma" / "cc_swiotlb"
+    for made in own.glob("*.o"):
+        # So that it is compiled again, this time under clippy's eyes.
+        made.unlink()
+    try:
+        done = subprocess.run(
+            ["make", "-C", str(folder), *vm.make_arguments(), "CLIPPY=1"]
+            + ["kernel/dma/cc_swiotlb/"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said[-4000:]
+        assert re.search(r"CLIPPY.*cc_swiotlb", said), f"clippy did not run\n{said[-2000:]}"
+        bad = [line for line in said.splitlines() if re.match(r"(warning|error)", line)]
+        assert not bad, said[-4000:]
+    finally:
+        for made in own.glob("*.o"):
+            made.unlink()
+        subprocess.run(
+            ["make", "-C", str(folder), *vm.make_arguments(), "kernel/dma/cc_swiotlb/"],
+            capture_output=True,
+            check=False,
+        )

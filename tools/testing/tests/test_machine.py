@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Guests of all sizes."""
+
+import pytest
+import vm
+
+IO = f"""
+{vm.wait_ready()}
+sh /host/workload/disk nvme0n1 none 16M && sh /host/workload/disk vda none 16M
+echo "io: $?"
+echo "cpus: $(grep -c ^processor /proc/cpuinfo)"
+grep MemTotal /proc/meminfo
+{vm.counters()}
+"""
+
+
+@pytest.mark.parametrize(
+    "memory,cpus",
+    [("512M", 1), ("1G", 4), ("4G", 2)],
+)
+def test_guest(memory, cpus):
+    """Boots, and does verified I/O through the pools."""
+    result = vm.run(
+        IO,
+        *("--mem", memory, "--cpus", str(cpus), "--add", str(vm.TESTING / "workload")),
+        timeout=150,
+    )
+    assert "io: 0" in result.stdout, result.tail()
+    assert f"cpus: {cpus}" in result.stdout
+    total = int(vm.lines(result.stdout, "MemTotal")[0].split()[1]) << 10
+    size = int(memory[:-1]) << (30 if memory.endswith("G") else 20)
+    assert size * 0.8 < total <= size
+    assert result.stats()["state"] == "on"
+    assert result.count("bounced") > 500
+    for key in ("legacy", "exhausted", "misuse", "leaked_bytes"):
+        assert result.count(key) == 0, key
+
+
+def test_less_than_swiotlb():
+    """An idle guest shares less than swiotlb would have reserved."""
+    result = vm.run(f"{vm.wait_ready()}; sleep 2; {vm.counters()}", "--mem", "4G")
+    legacy = (4 << 30) * 6 // 100
+    assert result.count("shared_bytes") + result.count("legacy_bytes") < legacy // 2

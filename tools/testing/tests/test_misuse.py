@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What a faulty driver does is found, said once, and does no harm."""
+
+import dma
+import pytest
+import vm
+
+MESSAGES = ("double unmap", "wrong address", "past the end")
+
+
+@vm.once
+def _run(module) -> dma.Run:
+    return dma.Run(module, "misuse=1", timeout=200)
+
+
+@pytest.mark.parametrize("case", dma.MISUSE_CASES)
+def test_case(case, module):
+    """Nothing is corrupted, no slot is handed out twice."""
+    _run(module).require(case)
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_message(message, module):
+    """The kernel log says so, once."""
+    console = _run(module).result.console
+    found = vm.lines(console, message)
+    assert len(found) == 1, f"{len(found)} messages: {found[:5]}"
+
+
+def test_counted(module):
+    """Each one is counted, the guest goes on."""
+    result = _run(module).result
+    assert result.status == 0, result.tail()
+    assert result.count("misuse") >= len(dma.MISUSE_CASES)
+    assert result.count("exhausted") == 0

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Runs commands in test guests through ccvm, and keeps what they said."""
+
+import dataclasses
+import functools
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+TESTING = Path(__file__).resolve().parents[1]
+ROOT = TESTING.parents[1]
+CCVM = TESTING / "ccvm"
+
+# ccvm's own statuses.
+HANG, PANIC, GONE, COMPLAINT, TIMEOUT, SETUP = range(120, 126)
+
+STATS = "/sys/kernel/debug/cc_swiotlb/stats"
+CLASSES = "/sys/kernel/debug/cc_swiotlb/classes"
+PARAMETERS = "/sys/module/cc_swiotlb/parameters"
+
+
+@dataclasses.dataclass
+class Result:
+    """What a guest left behind."""
+
+    status: int
+    stdout: str
+    stderr: str
+    console: str
+
+    def tail(self) -> str:
+        """Enough of it to see why a test failed."""
+        return (
+            f"status {self.status}\n--- stdout\n{self.stdout[-3000:]}\n"
+            f"--- stderr\n{self.stderr[-4000:]}"
+        )
+
+    def section(self, name: str) -> str:
+        """What was printed between the mark `name` and the next one."""
+        found = re.search(
+            rf"^=== {re.escape(name)}\n(.*?)(?=^=== |\Z)", self.stdout, re.M | re.S
+        )
+        assert found, f"no section {name} in the output\n{self.tail()}"
+        return found.group(1)
+
+    def stats(self, name: str = "stats") -> dict[str, str]:
+        """The counters of a section that shows the file `stats`."""
+        pairs = re.findall(r"^(\w+): *(.*)$", self.section(name), re.M)
+        assert pairs, f"no counters in section {name}\n{self.tail()}"
+        return dict(pairs)
+
+    def count(self, key: str, name: str = "stats") -> int:
+        """One counter of such a section."""
+        stats = self.stats(name)
+        assert key in stats, f"no counter {key}: {', '.join(stats)}"
+        return int(stats[key])
+
+    def classes(self, name: str = "classes") -> dict[str, dict[str, int]]:
+        """The table of a section that shows the file `classes`."""
+        header, *rows = [line.split() for line in self.section(name).splitlines()]
+        assert header[0] == "class", f"no table of classes: {header}"
+        return {
+            row[0]: dict(zip(header[1:], map(int, row[1:]), strict=True))
+            for row in rows
+            if row
+        }
+
+
+def once(function):
+    """As functools.lru_cache, but remembers a failure as well.
+
+    A guest that hangs must not be started again for each test that looks at it.
+    """
+    known: dict[tuple, tuple] = {}
+
+    @functools.wraps(function)
+    def remembered(*arguments):
+        if arguments not in known:
+            try:
+                known[arguments] = (function(*arguments), None)
+            except (AssertionError, subprocess.SubprocessError) as error:
+                known[arguments] = (None, error)
+        value, error = known[arguments]
+        if error:
+            raise error
+        return value
+
+    return remembered
+
+
+def run(command: str, *options: str, status: int | None = 0, timeout: int = 120) -> Result:
+    """Boots a guest and runs a shell command in it.
+
+    `status` is what it must end with, None for anything.
+    """
+    with tempfile.TemporaryDirectory(prefix="cc-swiotlb-") as folder:
+        console = Path(folder) / "console"
+        words = [str(CCVM), "run", "--timeout", str(timeout), "--console", str(console)]
+        words += [*options, "--", command]
+        # ccvm has its own time-out; this one is for ccvm, and for a build
+        # that it may have to do first.
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            timeout=timeout + 3600,
+            check=False,
+        )
+        text = ""
+        if console.exists():
+            text = console.read_text(encoding="utf-8", errors="replace")
+    result = Result(done.returncode, done.stdout, done.stderr, text.replace("\r", ""))
+    if status is not None:
+        assert result.status == status, f"{shlex.join(words)}\n{result.tail()}"
+    return result
+
+
+def show(name: str, path: str) -> str:
+    """A shell command that prints a file as a section of the output."""
+    return f"echo '=== {name}'; cat {path}"
+
+
+def counters() -> str:
+    """A shell command that prints both tables of cc_swiotlb."""
+    return f"{show('stats', STATS)}; {show('classes', CLASSES)}"
+
+
+def wait_ready() -> str:
+    """A shell command that waits until kccd has filled the pools."""
+    return (
+        f"for i in $(seq 100); do grep -q '^shared_bytes: *[1-9]' {STATS} && break;"
+        " sleep 0.1; done; sleep 0.3"
+    )
+
+
+def lines(text: str, pattern: str) -> list[str]:
+    """The lines that match."""
+    return [line for line in text.splitlines() if re.search(pattern, line)]
+
+
+def make_arguments() -> list[str]:
+    """What to give make so that it uses the kernel's toolchain."""
+    done = subprocess.run(
+        [CCVM, "make-args"], capture_output=True, text=True, check=True
+    )
+    return shlex.split(done.stdout)
+
+
+def kdir(debug: bool = False) -> Path:
+    """The kernel's build folder."""
+    words = [str(CCVM), "kdir"] + ["--debug"] * debug
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    return Path(done.stdout.strip())
+
+
+def build_module(debug: bool, output: Path) -> Path:
+    """The DMA API test module for one of the kernels, made in `output`."""
+    output.mkdir(parents=True, exist_ok=True)
+    folder = kdir(debug)
+    words = ["make", "-C", str(folder), f"M={TESTING / 'dma_test'}", f"MO={output}"]
+    environment = {**os.environ, "PATH": f"/usr/sbin:/sbin:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [*words, *make_arguments(), "W=1", "modules"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-4000:]
+    assert "warning:" not in said.lower(), said[-4000:]
+    return output / "cc_swiotlb_dma_test.ko"
