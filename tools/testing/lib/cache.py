@@ -35,8 +35,12 @@ def root() -> Path:
 
 
 @contextlib.contextmanager
-def lock(name: str) -> Iterator[None]:
-    """Holds the lock `name`; says so if another process has it."""
+def lock(name: str) -> Iterator[int]:
+    """Holds the lock `name`; says so if another process has it.
+
+    Gives the lock's descriptor: a child that inherits it keeps the lock for as
+    long as it runs, even if this process is killed.
+    """
     folder = root() / "locks"
     folder.mkdir(exist_ok=True)
     with open(folder / name, "w", encoding="ascii") as file:
@@ -45,7 +49,19 @@ def lock(name: str) -> Iterator[None]:
         except BlockingIOError:
             progress.note(f"waiting for another process to finish its {name} step")
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()
+
+
+@contextlib.contextmanager
+def scratch(parent: Path) -> Iterator[Path]:
+    """Gives a temporary folder in `parent`, of which nothing is kept.
+
+    The caller holds the lock that covers `parent`.
+    """
+    for leftover in parent.glob(f"{PARTIAL}scratch-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{PARTIAL}scratch-", dir=parent) as name:
+        yield Path(name)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -212,7 +213,7 @@ def _errors(text: str) -> str:
     return "\n".join(lines[first : first + 40])
 
 
-def _compile(tree: Path, folder: Path, flavour: str) -> None:
+def _compile(tree: Path, folder: Path, flavour: str, lock: int) -> None:
     log = folder / LOG
     history = folder / ".cc_swiotlb-steps"
     expected = int(history.read_text()) if history.exists() else 0
@@ -235,12 +236,14 @@ def _compile(tree: Path, folder: Path, flavour: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[lock],
         )
         try:
             status = process.wait()
         except BaseException:
-            # make hands the signal on and removes what is half done.
-            process.terminate()
+            # All of them: make removes what is half done.
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait()
             raise
     text = log.read_text(encoding="utf-8", errors="replace")
@@ -271,7 +274,7 @@ def current(flavour: str) -> Kernel | None:
 
 def build(flavour: str) -> Kernel:
     """Builds the kernel of a flavour unless it is up to date."""
-    with cache.lock("kernel"):
+    with cache.lock("kernel") as lock:
         kernel = current(flavour)
         if kernel:
             return kernel
@@ -284,7 +287,7 @@ def build(flavour: str) -> Kernel:
         stamp.unlink(missing_ok=True)
         patched = _update_tree(tree)
         _configure(patched, folder, flavour)
-        _compile(patched, folder, flavour)
+        _compile(patched, folder, flavour, lock)
         if _key(tree, flavour) == key:
             stamp.write_text(key)
         took = progress.duration(time.monotonic() - started)

@@ -44,7 +44,7 @@ class Options:
     nvme: int = 1
     blk: int = 1
     net: bool = False
-    latency_ms: float = 0
+    latency_ms: int = 0
     convert_us: int = 0
     append: str = ""
     accel: str = "tcg"
@@ -115,7 +115,7 @@ def start_delay(options: Options, disks: Path, socket: Path) -> subprocess.Popen
     """
     if not shutil.which("nbdkit"):
         raise Failure("nbdkit is not installed, which --latency-ms needs")
-    delay = f"{options.latency_ms / 1000:.6f}"
+    delay = f"{options.latency_ms}ms"
     return subprocess.Popen(
         ["nbdkit", "--foreground", "--exit-with-parent", "--unix", str(socket)]
         + ["--threads", "64", "--filter=delay", "file", f"dir={disks}"]

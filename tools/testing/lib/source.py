@@ -177,11 +177,10 @@ def _from_package() -> Source:
         if kept:
             newest = max(kept, key=lambda path: path.stat().st_mtime)
             return Source(newest.name, newest, series)
-    return fetch()
+    return _fetch()
 
 
-def fetch() -> Source:
-    """Fetches the newest supported linux-source package that Debian offers."""
+def _fetch() -> Source:
     sources = cache.root() / "source"
     private = cache.root() / "apt"
     private.mkdir(exist_ok=True)
@@ -201,7 +200,7 @@ def fetch() -> Source:
         name = version.group(1).replace("~", "_")
         place = sources / name
         if not place.exists():
-            with cache.new_folder(private / "unpack") as folder:
+            with cache.scratch(private) as folder:
                 _run(
                     f"downloading {package} {version.group(1)} (170 MB)",
                     [*apt, "download", package],
@@ -238,6 +237,15 @@ def _from_user(path: Path) -> Source:
     if not place.exists():
         _unpack(path.resolve(), place)
     return Source(place.name, place, series_of(place))
+
+
+def refresh() -> Source:
+    """Fetches the newest supported kernel source that Debian offers."""
+    with cache.lock("source"):
+        found = _fetch()
+        # The newest folder is the one that is used.
+        os.utime(found.folder)
+        return found
 
 
 def pristine() -> Source:
