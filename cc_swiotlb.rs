@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! cc_swiotlb: bounce buffers for confidential guests.
+//!
+//! A device outside the trust boundary of a confidential guest cannot read its private memory, so
+//! that every streaming DMA mapping is copied through memory that is shared with the host. This
+//! allocator keeps such memory ready, in slots of ten size classes from 512 B to 512 KiB:
+//!
+//! - [`pool`] serves the mappings: per-CPU magazines of free slots in front of a depot for each
+//!   NUMA node, and one table from addresses to slots. No allocation, no conversion, no lock that
+//!   all CPUs share, in any context but NMI.
+//! - [`kccd`] is the thread that converts memory before it is needed, and keeps each class above
+//!   its watermark.
+//! - [`glue`] is the one door to C: the hooks below the DMA API, devices, memory, threads.
+//! - [`params`] and [`trace`]: what users set, and what they see.
+//!
+//! Until the pool exists, and where no slot fits, the legacy pool of kernel/dma/swiotlb.c serves.
+//! Documentation/design.rst explains why all this is as it is.
+
+mod glue;
+mod kccd;
+mod params;
+mod pool;
+mod trace;
+
+use kernel::{
+    debugfs,
+    debugfs::Dir,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        SetOnce, //
+    },
+};
+use pool::Pool;
+
+module! {
+    type: CcSwiotlb,
+    name: "cc_swiotlb",
+    authors: ["cc_swiotlb developers"],
+    description: "Bounce buffers for confidential guests",
+    license: "GPL",
+}
+
+/// The pool, once it can serve. Never taken down: mappings may live until the machine stops.
+static POOL: SetOnce<&'static Pool> = SetOnce::new();
+
+/// Mappings that came before the pool.
+static EARLY: Atomic<u64> = Atomic::new(0);
+
+kernel::sync::global_lock! {
+    // SAFETY: Initialised first thing in `CcSwiotlb::init()`, and used after that only.
+    unsafe(uninit) static KCCD: Mutex<Option<glue::thread::Thread<Pool>>> = None;
+}
+
+/// The pool, if it can serve.
+#[inline]
+pub(crate) fn pool() -> Option<&'static Pool> {
+    POOL.copy()
+}
+
+/// Counts a mapping that came before the pool.
+#[cold]
+pub(crate) fn note_early() {
+    EARLY.add(1, Relaxed);
+}
+
+/// Number of mappings that came before the pool.
+pub(crate) fn early() -> u64 {
+    EARLY.load(Relaxed)
+}
+
+/// Ends the conversions, for good. May sleep.
+pub(crate) fn stop() {
+    if pool().is_none() {
+        return;
+    }
+    let thread = KCCD.lock().take();
+    if let Some(thread) = thread {
+        thread.stop();
+    }
+}
+
+/// The module, which is built in and stays.
+struct CcSwiotlb {
+    _debugfs: Files,
+}
+
+/// A file in debugfs, about the pool if there is one.
+type PoolFile = Pin<KBox<debugfs::File<Option<&'static Pool>>>>;
+
+/// What is to be seen in debugfs. Nobody depends on it: files that cannot be made are missing.
+struct Files {
+    _dir: Dir,
+    _stats: PoolFile,
+    _classes: Option<PoolFile>,
+}
+
+impl Files {
+    fn new(pool: Option<&'static Pool>) -> Result<Self> {
+        let dir = Dir::new(c"cc_swiotlb");
+        let stats = KBox::pin_init(
+            dir.read_callback_file(c"stats", pool, &|pool: &Option<&Pool>, out| match pool {
+                Some(pool) => pool.write_stats(out),
+                None => writeln!(out, "state: off"),
+            }),
+            GFP_KERNEL,
+        )?;
+        let classes = match pool {
+            Some(_) => Some(KBox::pin_init(
+                dir.read_callback_file(c"classes", pool, &|pool: &Option<&Pool>, out| {
+                    pool.map_or(Ok(()), |pool| pool.write_classes(out))
+                }),
+                GFP_KERNEL,
+            )?),
+            None => None,
+        };
+        Ok(Self {
+            _dir: dir,
+            _stats: stats,
+            _classes: classes,
+        })
+    }
+}
+
+/// Sets the pool up and fills it, so that no driver that starts after us meets an empty one.
+fn start() -> Result<&'static Pool> {
+    let pool = glue::leak(KBox::pin_init(Pool::new(), GFP_KERNEL)?);
+    if let kccd::Round::Failed(error) = pool.grow_to_watermarks() {
+        pr_warn!("not all slots could be made ready ({error:?}), kccd goes on\n");
+    }
+    *KCCD.lock() = Some(glue::thread::Thread::spawn(kccd::NAME, pool)?);
+    Ok(pool)
+}
+
+impl kernel::Module for CcSwiotlb {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        // SAFETY: Called once, before any use of it.
+        unsafe { KCCD.init() };
+        if !glue::wanted() {
+            return Ok(Self {
+                _debugfs: Files::new(None)?,
+            });
+        }
+        let pool = start().inspect_err(|error| {
+            pr_err!("cannot start ({error:?}), the legacy pool serves all mappings\n");
+            glue::switch_off();
+        })?;
+        // From here on the hooks find it.
+        POOL.populate(pool);
+        pr_info!("on, watermark {}\n", params::watermark());
+        Ok(Self {
+            _debugfs: Files::new(Some(pool))?,
+        })
+    }
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What Rust cannot do: the static key, the conversion calls, and the decision
+ * at boot, which is needed long before the first initcall.
+ */
+
+#define pr_fmt(fmt) "cc_swiotlb: " fmt
+
+#include <linux/cc_platform.h>
+#include <linux/cc_swiotlb.h>
+#include <linux/error-injection.h>
+#include <linux/gfp.h>
+#include <linux/init.h>
+#include <linux/memblock.h>
+#include <linux/mm.h>
+#include <linux/moduleparam.h>
+#include <linux/pfn.h>
+#include <linux/reboot.h>
+#include <linux/set_memory.h>
+#include <linux/sizes.h>
+
+#include <xen/xen.h>
+
+#include "cc_swiotlb_glue.h"
+
+#undef MODULE_PARAM_PREFIX
+#define MODULE_PARAM_PREFIX "cc_swiotlb."
+
+/* The pool of the software IO TLB while it is a mere fallback. */
+#define CC_SWIOTLB_LEGACY_BYTES	SZ_4M
+
+DEFINE_STATIC_KEY_FALSE(cc_swiotlb_key);
+
+static int enable_param __ro_after_init = -1;
+module_param_named(enable, enable_param, int, 0444);
+MODULE_PARM_DESC(enable, "1 on, 0 off, -1 on in a confidential guest (default)");
+
+/**
+ * cc_swiotlb_wanted() - Whether the allocator is to serve this boot.
+ *
+ * Stable once the command line has been parsed. Xen PV domains translate
+ * addresses on their own and keep the software IO TLB.
+ */
+bool cc_swiotlb_wanted(void)
+{
+	if (xen_pv_domain())
+		return false;
+	if (enable_param < 0)
+		return cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT);
+	return enable_param;
+}
+
+/**
+ * cc_swiotlb_legacy_bytes() - How large the fallback pool is.
+ * @bytes: Size of the software IO TLB if there were no cc_swiotlb.
+ */
+unsigned long cc_swiotlb_legacy_bytes(unsigned long bytes)
+{
+	return min(bytes, CC_SWIOTLB_LEGACY_BYTES);
+}
+
+/*
+ * From here on mappings come by the hooks; until the pool exists they are
+ * counted and passed on to the software IO TLB.
+ */
+static int __init cc_swiotlb_key_on(void)
+{
+	if (cc_swiotlb_wanted())
+		static_branch_enable(&cc_swiotlb_key);
+	return 0;
+}
+core_initcall(cc_swiotlb_key_on);
+
+/**
+ * cc_swiotlb_key_off() - Leave everything to the software IO TLB.
+ *
+ * Only while no slot has been handed out. Context: may sleep.
+ */
+void cc_swiotlb_key_off(void)
+{
+	static_branch_disable(&cc_swiotlb_key);
+}
+
+/**
+ * cc_swiotlb_share() - Make pages shared with the host.
+ * @vaddr: Address in the direct map.
+ * @npages: Number of pages.
+ *
+ * On failure the state of the pages is unknown: they must never be used again.
+ *
+ * Context: may sleep.
+ * Return: 0 or a negative error, -EBUSY once kexec has stopped conversions.
+ */
+noinline int cc_swiotlb_share(void *vaddr, int npages)
+{
+	return set_memory_decrypted((unsigned long)vaddr, npages);
+}
+ALLOW_ERROR_INJECTION(cc_swiotlb_share, ERRNO);
+
+/**
+ * cc_swiotlb_unshare() - Make pages private again.
+ * @vaddr: Address in the direct map.
+ * @npages: Number of pages.
+ *
+ * On failure the state of the pages is unknown: they must never be used again.
+ *
+ * Context: may sleep.
+ * Return: 0 or a negative error, -EBUSY once kexec has stopped conversions.
+ */
+noinline int cc_swiotlb_unshare(void *vaddr, int npages)
+{
+	return set_memory_encrypted((unsigned long)vaddr, npages);
+}
+ALLOW_ERROR_INJECTION(cc_swiotlb_unshare, ERRNO);
+
+/**
+ * cc_swiotlb_alloc_block() - Allocate memory that is going to be shared.
+ * @node: NUMA node to prefer.
+ * @order: Order of the block; it is aligned to its size.
+ *
+ * Works for large blocks, but neither kills processes nor reserves for it: who
+ * asks can do with less and can ask again later.
+ *
+ * Context: may sleep.
+ * Return: the block's first page, or %NULL.
+ */
+noinline struct page *cc_swiotlb_alloc_block(int node, unsigned int order)
+{
+	return alloc_pages_node(node, GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY,
+				order);
+}
+
+/**
+ * cc_swiotlb_nr_directory_pages() - Extent of memory that a slot can lie in.
+ *
+ * Return: number of page frames up to the last one that can ever be memory.
+ */
+unsigned long cc_swiotlb_nr_directory_pages(void)
+{
+	return max(max_possible_pfn, max_pfn);
+}
+
+/**
+ * cc_swiotlb_ram_pages() - Memory of the guest, in pages.
+ */
+unsigned long cc_swiotlb_ram_pages(void)
+{
+	return totalram_pages();
+}
+
+/**
+ * cc_swiotlb_nr_nodes() - Number of NUMA node numbers.
+ */
+unsigned int cc_swiotlb_nr_nodes(void)
+{
+	return nr_node_ids;
+}
+
+/* Conversions must be over when the next kernel is started. */
+static int cc_swiotlb_reboot(struct notifier_block *nb, unsigned long action,
+			     void *data)
+{
+	cc_swiotlb_stop();
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block cc_swiotlb_reboot_nb = {
+	.notifier_call = cc_swiotlb_reboot,
+};
+
+static int __init cc_swiotlb_register_reboot(void)
+{
+	return register_reboot_notifier(&cc_swiotlb_reboot_nb);
+}
+late_initcall(cc_swiotlb_register_reboot);

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the C side and the Rust side of cc_swiotlb call of each other. The seam
+ * towards the DMA mapping code is include/linux/cc_swiotlb.h.
+ */
+#ifndef _CC_SWIOTLB_GLUE_H
+#define _CC_SWIOTLB_GLUE_H
+
+#include <linux/gfp_types.h>
+#include <linux/kthread.h>
+#include <linux/types.h>
+
+/* Called by Rust, defined in C. */
+int cc_swiotlb_share(void *vaddr, int npages);
+int cc_swiotlb_unshare(void *vaddr, int npages);
+struct page *cc_swiotlb_alloc_block(int node, unsigned int order);
+unsigned long cc_swiotlb_nr_directory_pages(void);
+unsigned long cc_swiotlb_ram_pages(void);
+unsigned int cc_swiotlb_nr_nodes(void);
+void cc_swiotlb_key_off(void);
+
+/* Called by C, defined in Rust. */
+int cc_swiotlb_set_watermark(const char *text);
+int cc_swiotlb_get_watermark(char *page);
+int cc_swiotlb_set_max(const char *text);
+int cc_swiotlb_get_max(char *page);
+int cc_swiotlb_set_from_device(const char *text);
+int cc_swiotlb_get_from_device(char *page);
+void cc_swiotlb_stop(void);
+
+#endif /* _CC_SWIOTLB_GLUE_H */

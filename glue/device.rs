@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device that a mapping is made for.
+
+use crate::pool::{
+    address::Phys,
+    layout::Constraints, //
+};
+use kernel::{
+    bindings,
+    device::Device, //
+};
+
+/// A device, for the length of one call of the DMA API.
+///
+/// # Invariants
+///
+/// `raw` is a valid device that the caller of the DMA API keeps alive during the call.
+#[derive(Clone, Copy)]
+pub(crate) struct DmaDevice<'a> {
+    raw: *mut bindings::device,
+    _call: core::marker::PhantomData<&'a Device>,
+}
+
+impl<'a> DmaDevice<'a> {
+    /// Wraps what the DMA API was called with.
+    ///
+    /// # Safety
+    ///
+    /// `raw` must be a valid device for all of `'a`.
+    #[inline]
+    pub(super) unsafe fn from_raw(raw: *mut bindings::device) -> Self {
+        // INVARIANT: By the safety requirement.
+        Self {
+            raw,
+            _call: core::marker::PhantomData,
+        }
+    }
+
+    /// The pointer, for C.
+    #[inline]
+    pub(crate) fn as_raw(self) -> *mut bindings::device {
+        self.raw
+    }
+
+    /// The device, to print about it.
+    pub(crate) fn device(self) -> &'a Device {
+        // SAFETY: By the type invariant the device is valid for `'a`.
+        unsafe { Device::from_raw(self.raw) }
+    }
+
+    /// Address bits that a bounce buffer must share with the original buffer.
+    #[inline]
+    pub(crate) fn min_align_mask(self) -> u64 {
+        // SAFETY: By the type invariant the device is valid.
+        u64::from(unsafe { bindings::cc_swiotlb_min_align_mask(self.raw) })
+    }
+
+    /// All that the device demands of an address; `alloc_align_mask` is the mapping's own demand.
+    #[inline]
+    pub(crate) fn constraints(self, alloc_align_mask: u64) -> Constraints {
+        Constraints {
+            min_align_mask: self.min_align_mask(),
+            alloc_align_mask,
+            // SAFETY: By the type invariant the device is valid.
+            seg_boundary_mask: unsafe { bindings::cc_swiotlb_seg_boundary(self.raw) } as u64,
+        }
+    }
+
+    /// Whether the device can address `size` bytes at `addr`.
+    #[inline]
+    pub(crate) fn reaches(self, addr: Phys, size: usize) -> bool {
+        // SAFETY: By the type invariant the device is valid.
+        let (first, limit) = unsafe {
+            (
+                bindings::cc_swiotlb_dma_addr(self.raw, addr.raw()),
+                bindings::cc_swiotlb_dma_limit(self.raw),
+            )
+        };
+        first
+            .checked_add((size as u64).saturating_sub(1))
+            .is_some_and(|last| last <= limit)
+    }
+
+    /// Makes the DMA API sync this device's mappings from now on: it has one that is bounced.
+    #[inline]
+    pub(crate) fn reset_need_sync(self) {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::cc_swiotlb_reset_need_sync(self.raw) }
+    }
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Inline functions and macros that cc_swiotlb calls from Rust. Included by
+ * rust/helpers/helpers.c, so that they are inlined where the kernel is built
+ * with RUST_INLINE_HELPERS.
+ */
+
+#include <linux/dma-direct.h>
+#include <linux/dma-map-ops.h>
+#include <linux/kmsan-checks.h>
+#include <linux/mm.h>
+#include <linux/topology.h>
+
+__rust_helper void *rust_helper_cc_swiotlb_phys_to_virt(phys_addr_t phys)
+{
+	return phys_to_virt(phys);
+}
+
+__rust_helper phys_addr_t
+rust_helper_cc_swiotlb_page_to_phys(struct page *page)
+{
+	return page_to_phys(page);
+}
+
+__rust_helper unsigned int
+rust_helper_cc_swiotlb_min_align_mask(struct device *dev)
+{
+	return dma_get_min_align_mask(dev);
+}
+
+__rust_helper unsigned long
+rust_helper_cc_swiotlb_seg_boundary(struct device *dev)
+{
+	return dma_get_seg_boundary(dev);
+}
+
+/* Where the device sees shared memory, see swiotlb_map(). */
+__rust_helper dma_addr_t
+rust_helper_cc_swiotlb_dma_addr(struct device *dev, phys_addr_t phys)
+{
+	return phys_to_dma_unencrypted(dev, phys);
+}
+
+__rust_helper u64 rust_helper_cc_swiotlb_dma_limit(struct device *dev)
+{
+	if (!dev->dma_mask)
+		return 0;
+	return min_not_zero(*dev->dma_mask, dev->bus_dma_limit);
+}
+
+__rust_helper void rust_helper_cc_swiotlb_reset_need_sync(struct device *dev)
+{
+	dma_reset_need_sync(dev);
+}
+
+__rust_helper void rust_helper_cc_swiotlb_unpoison(const void *addr, size_t len)
+{
+	kmsan_unpoison_memory(addr, len);
+}
+
+__rust_helper int rust_helper_cc_swiotlb_cpu_to_node(int cpu)
+{
+	return cpu_to_node(cpu);
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the DMA mapping code calls: thunks that convert, call one method of the pool, and return.
+//!
+//! The declarations are in include/linux/cc_swiotlb.h; `#[export]` checks them against these. All
+//! may be called from any context but NMI.
+
+use super::device::DmaDevice;
+use crate::pool::{
+    address::Phys,
+    Direction,
+    Request, //
+};
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+/// `DMA_MAPPING_ERROR`.
+const MAPPING_ERROR: bindings::phys_addr_t = !0;
+
+/// Maps `size` bytes at `orig`.
+///
+/// # Safety
+///
+/// `dev` must be a valid device, and the buffer must stay until it is unmapped: both are what the
+/// DMA API demands of its callers.
+#[export]
+unsafe extern "C" fn __cc_swiotlb_map(
+    dev: *mut bindings::device,
+    orig: bindings::phys_addr_t,
+    size: usize,
+    alloc_align_mask: c_uint,
+    dir: bindings::dma_data_direction,
+    attrs: c_ulong,
+) -> bindings::phys_addr_t {
+    // SAFETY: By the safety requirement.
+    let dev = unsafe { DmaDevice::from_raw(dev) };
+    let Some(pool) = crate::pool() else {
+        crate::note_early();
+        return MAPPING_ERROR;
+    };
+    // Mappings are copied in whatever the attributes say, as swiotlb.c does: the slot must not
+    // carry what was in it before.
+    let _ = attrs;
+    let request = Request {
+        orig: Phys::new(orig),
+        size,
+        alloc_align_mask: u64::from(alloc_align_mask),
+        direction: Direction::from_raw(dir),
+    };
+    pool.map(dev, &request).map_or(MAPPING_ERROR, Phys::raw)
+}
+
+/// Undoes the mapping at `addr`; returns whether it was ours.
+///
+/// # Safety
+///
+/// `dev` must be a valid device, and the buffer that was mapped must still be there.
+#[export]
+unsafe extern "C" fn __cc_swiotlb_unmap(
+    dev: *mut bindings::device,
+    addr: bindings::phys_addr_t,
+    size: usize,
+    dir: bindings::dma_data_direction,
+    attrs: c_ulong,
+) -> bool {
+    // SAFETY: By the safety requirement.
+    let dev = unsafe { DmaDevice::from_raw(dev) };
+    let copy = Direction::from_raw(dir).from_device()
+        && attrs & bindings::DMA_ATTR_SKIP_CPU_SYNC as c_ulong == 0;
+    crate::pool().is_some_and(|pool| pool.unmap(dev, Phys::new(addr), size, copy))
+}
+
+/// Copies a part of the mapping that `addr` lies in; returns whether it was ours.
+///
+/// # Safety
+///
+/// `dev` must be a valid device, and the buffer that was mapped must still be there.
+#[export]
+unsafe extern "C" fn __cc_swiotlb_sync(
+    dev: *mut bindings::device,
+    addr: bindings::phys_addr_t,
+    size: usize,
+    dir: bindings::dma_data_direction,
+    for_cpu: bool,
+) -> bool {
+    // SAFETY: By the safety requirement.
+    let dev = unsafe { DmaDevice::from_raw(dev) };
+    let dir = Direction::from_raw(dir);
+    crate::pool().is_some_and(|pool| {
+        if for_cpu {
+            pool.sync_for_cpu(dev, Phys::new(addr), size, dir)
+        } else {
+            pool.sync_for_device(dev, Phys::new(addr), size, dir)
+        }
+    })
+}
+
+/// Whether `addr` lies in one of our slots.
+///
+/// # Safety
+///
+/// None: any number will do.
+#[export]
+unsafe extern "C" fn __cc_swiotlb_owns(addr: bindings::phys_addr_t) -> bool {
+    crate::pool().is_some_and(|pool| pool.owns(Phys::new(addr)))
+}
+
+/// Counts a mapping that the legacy pool could not serve either.
+///
+/// # Safety
+///
+/// `dev` must be a valid device.
+#[export]
+unsafe extern "C" fn __cc_swiotlb_exhausted(dev: *mut bindings::device, size: usize) {
+    // SAFETY: By the safety requirement.
+    let dev = unsafe { DmaDevice::from_raw(dev) };
+    if let Some(pool) = crate::pool() {
+        pool.note_exhausted(dev, size);
+    }
+}
+
+/// The largest mapping that `dev` may ask for, in bytes.
+///
+/// # Safety
+///
+/// `dev` must be a valid device.
+#[export]
+unsafe extern "C" fn __cc_swiotlb_max_mapping_size(dev: *mut bindings::device) -> usize {
+    // SAFETY: By the safety requirement.
+    let dev = unsafe { DmaDevice::from_raw(dev) };
+    crate::pool::layout::max_mapping_bytes(dev.min_align_mask())
+}
+
+/// Ends the conversions: another kernel is about to start.
+///
+/// May sleep.
+///
+/// # Safety
+///
+/// None.
+#[export]
+unsafe extern "C" fn cc_swiotlb_stop() {
+    crate::stop();
+}
+
+impl Direction {
+    /// The direction as the DMA API has it.
+    #[inline]
+    fn from_raw(dir: bindings::dma_data_direction) -> Self {
+        match dir {
+            bindings::dma_data_direction::DMA_TO_DEVICE => Self::ToDevice,
+            bindings::dma_data_direction::DMA_FROM_DEVICE => Self::FromDevice,
+            bindings::dma_data_direction::DMA_BIDIRECTIONAL => Self::Bidirectional,
+            // DMA_NONE: the DMA API has complained already; copying both ways loses nothing.
+            _ => Self::Bidirectional,
+        }
+    }
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Chunks of memory, and their conversion between private and shared.
+//!
+//! A block is either private or shared, and is of another type in each state. A block whose
+//! conversion failed is in neither: it is leaked on purpose, for its pages must never be used again
+//! (mainline's swiotlb.c does the same).
+
+use crate::pool::{
+    address::Phys,
+    class::{
+        CHUNK_BYTES,
+        CHUNK_SHIFT, //
+    },
+};
+use core::{
+    mem,
+    ptr::NonNull, //
+};
+use kernel::{
+    bindings,
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
+
+const ORDER: u32 = CHUNK_SHIFT - PAGE_SHIFT as u32;
+const PAGES: c_int = (CHUNK_BYTES >> PAGE_SHIFT) as c_int;
+
+/// The pages of a chunk.
+///
+/// # Invariants
+///
+/// `page` is the first of a block of order [`ORDER`], which is ours.
+struct Block {
+    page: NonNull<bindings::page>,
+}
+
+// SAFETY: Pages can be used and freed on any CPU.
+unsafe impl Send for Block {}
+
+// SAFETY: All that can be done by a shared reference is to read the address.
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn base(&self) -> Phys {
+        // SAFETY: By the type invariant, `page` is a valid page.
+        Phys::new(unsafe { bindings::cc_swiotlb_page_to_phys(self.page.as_ptr()) })
+    }
+
+    fn vaddr(&self) -> *mut c_void {
+        // SAFETY: The block is memory, which 64-bit kernels map as a whole.
+        unsafe { bindings::cc_swiotlb_phys_to_virt(self.base().raw()) }
+    }
+
+    fn zero(&self) {
+        // SAFETY: By the type invariant the block is ours and as large as that. Nobody else
+        // accesses it but the host, which finds zeroes.
+        unsafe { bindings::memset(self.vaddr(), 0, CHUNK_BYTES) };
+    }
+}
+
+/// Memory that nobody but us can read.
+pub(crate) struct PrivateChunk {
+    block: Block,
+}
+
+/// Memory that the host can read and write.
+///
+/// Not freed when dropped: only what is private again can be.
+pub(crate) struct SharedChunk {
+    block: Block,
+}
+
+/// A conversion failed, and the memory is lost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaked(pub(crate) Error);
+
+impl PrivateChunk {
+    /// Allocates a chunk, on `node` if possible.
+    ///
+    /// May sleep. Tries not too hard: [`None`] is common when memory is short or fragmented.
+    pub(crate) fn new(node: usize) -> Option<Self> {
+        let node = c_int::try_from(node).ok()?;
+        // SAFETY: Any node number will do, the page allocator falls back to others.
+        let page = unsafe { bindings::cc_swiotlb_alloc_block(node, ORDER) };
+        // INVARIANT: Just allocated, with that order.
+        let block = Block {
+            page: NonNull::new(page)?,
+        };
+        Some(Self { block })
+    }
+
+    /// Start of the chunk.
+    pub(crate) fn base(&self) -> Phys {
+        self.block.base()
+    }
+
+    /// Shares the chunk with the host, filled with zeroes.
+    ///
+    /// May sleep, and takes long: a confidential guest pays 10 to 100 ms for it.
+    pub(crate) fn share(self) -> Result<SharedChunk, Leaked> {
+        // What is private is gone before the host can look, whatever the conversion does to it.
+        self.block.zero();
+        // SAFETY: The range is a block of the direct map, page-aligned, and ours.
+        let ret = unsafe { bindings::cc_swiotlb_share(self.block.vaddr(), PAGES) };
+        if ret != 0 {
+            // In neither state: leaked.
+            mem::forget(self);
+            return Err(Leaked(Error::from_errno(ret)));
+        }
+        // Conversion leaves anything in it, depending on the platform.
+        self.block.zero();
+        Ok(SharedChunk {
+            block: self.into_block(),
+        })
+    }
+
+    /// The block, which is not freed with `self`.
+    fn into_block(self) -> Block {
+        let chunk = mem::ManuallyDrop::new(self);
+        // INVARIANT: The same block; `chunk` is not used again.
+        Block {
+            page: chunk.block.page,
+        }
+    }
+}
+
+impl Drop for PrivateChunk {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant of `Block` it is ours and of that order; it is private,
+        // so that anybody may use it.
+        unsafe { bindings::__free_pages(self.block.page.as_ptr(), ORDER) };
+    }
+}
+
+impl SharedChunk {
+    /// Makes the chunk private again, filled with zeroes.
+    ///
+    /// May sleep, and takes long.
+    #[expect(dead_code, reason = "give-back is not there yet")]
+    pub(crate) fn unshare(self) -> Result<PrivateChunk, Leaked> {
+        // What the host has seen, it has seen; the next owner of the memory has no use for it.
+        self.block.zero();
+        // SAFETY: The range is a block of the direct map, page-aligned, and ours.
+        let ret = unsafe { bindings::cc_swiotlb_unshare(self.block.vaddr(), PAGES) };
+        if ret != 0 {
+            // In neither state: leaked, as a shared chunk always is when it is dropped.
+            return Err(Leaked(Error::from_errno(ret)));
+        }
+        self.block.zero();
+        Ok(PrivateChunk { block: self.block })
+    }
+}
+
+/// Page frames up to the last one that can ever be memory.
+pub(crate) fn frames() -> usize {
+    // SAFETY: Reads two numbers that are fixed after boot.
+    unsafe { bindings::cc_swiotlb_nr_directory_pages() as usize }
+}
+
+/// Memory of the guest, in bytes.
+pub(crate) fn ram_bytes() -> u64 {
+    // SAFETY: Reads a counter.
+    (unsafe { bindings::cc_swiotlb_ram_pages() } as u64) << PAGE_SHIFT
+}
+
+/// Size of the legacy pool in bytes.
+pub(crate) fn legacy_bytes() -> u64 {
+    // SAFETY: Reads what was set at boot.
+    (unsafe { bindings::swiotlb_size_or_default() }) as u64
+}
+
+/// The NUMA node of a CPU.
+#[inline]
+pub(crate) fn node_of_cpu(cpu: u32) -> usize {
+    // SAFETY: The caller's CPU exists.
+    let node = unsafe { bindings::cc_swiotlb_cpu_to_node(cpu as c_int) };
+    usize::try_from(node).unwrap_or(0)
+}
+
+/// Number of NUMA nodes, at least 1.
+pub(crate) fn nodes() -> usize {
+    // SAFETY: Reads a number that is fixed after boot.
+    usize::try_from(unsafe { bindings::cc_swiotlb_nr_nodes() }).map_or(1, |count| count.max(1))
+}

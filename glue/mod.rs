@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The one door to C: all of `bindings`, and but for a few lines all of `unsafe`, is in this folder.
+//!
+//! The rest of the crate sees devices, blocks of memory and threads as types that can only be used
+//! in the right way. The C side of the door is beside it.
+
+pub(crate) mod bounce;
+pub(crate) mod device;
+mod hooks;
+pub(crate) mod memory;
+mod text;
+pub(crate) mod thread;
+
+use kernel::prelude::*;
+
+/// Keeps a pinned value for ever.
+pub(crate) fn leak<T>(value: Pin<KBox<T>>) -> &'static T {
+    // SAFETY: The box is given up, so that the value is neither moved nor dropped; what remains is
+    // one shared reference.
+    unsafe { &*KBox::into_raw(Pin::into_inner_unchecked(value)) }
+}
+
+/// Leaves all mappings to the legacy pool from now on.
+///
+/// Only while no slot has been handed out. May sleep.
+pub(crate) fn switch_off() {
+    // SAFETY: Changes a static key, which may be done at any time from process context.
+    unsafe { kernel::bindings::cc_swiotlb_key_off() }
+}
+
+/// Whether this boot is to be served by us, fixed once the command line has been parsed.
+pub(crate) fn wanted() -> bool {
+    // SAFETY: Reads what was set at boot.
+    unsafe { kernel::bindings::cc_swiotlb_wanted() }
+}

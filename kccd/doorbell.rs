@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How kccd sleeps, and is woken from any context.
+//!
+//! # Locking
+//!
+//! `state` is taken with interrupts disabled and held for a few instructions; nothing else is
+//! taken while it is held. `quiet` saves the mapping path from taking it when there is nothing to
+//! say: it may be stale for a moment, in which case a ring comes with the next magazine.
+
+use kernel::{
+    new_condvar,
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        CondVar,
+        SpinLockIrq, //
+    },
+    time::Jiffies, //
+};
+
+/// Why kccd goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wake {
+    /// There is, or may be, something to do.
+    Work,
+    /// It has to return.
+    Stop,
+}
+
+struct State {
+    rung: bool,
+    stopped: bool,
+}
+
+/// The doorbell.
+#[pin_data]
+pub(crate) struct Doorbell {
+    #[pin]
+    state: SpinLockIrq<State>,
+    #[pin]
+    rang: CondVar,
+    /// 1 while a ring changes nothing: it has been rung, or kccd is in a pause.
+    quiet: Atomic<u32>,
+}
+
+impl Doorbell {
+    /// A doorbell that has not been rung.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            state <- new_spinlock_irq!(State {
+                rung: false,
+                stopped: false,
+            }),
+            rang <- new_condvar!(),
+            quiet: Atomic::new(0),
+        })
+    }
+
+    /// Wakes kccd. Any context but NMI.
+    pub(crate) fn ring(&self) {
+        if self.quiet.load(Relaxed) != 0 {
+            return;
+        }
+        self.quiet.store(1, Relaxed);
+        self.state.lock().rung = true;
+        self.rang.notify_one();
+    }
+
+    /// Makes kccd return, now and for ever. Any context but NMI.
+    pub(crate) fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.rang.notify_one();
+    }
+
+    /// Whether kccd has to return.
+    pub(crate) fn stopped(&self) -> bool {
+        self.state.lock().stopped
+    }
+
+    /// Waits until somebody rings. May sleep.
+    pub(crate) fn wait(&self) -> Wake {
+        let mut state = self.state.lock();
+        while !state.rung && !state.stopped {
+            // A kernel thread has no signals.
+            let _ = self.rang.wait_interruptible(&mut state);
+        }
+        state.rung = false;
+        self.quiet.store(0, Relaxed);
+        if state.stopped {
+            Wake::Stop
+        } else {
+            Wake::Work
+        }
+    }
+
+    /// Waits for `timeout`, deaf to everything but [`Self::stop`]. May sleep.
+    pub(crate) fn pause(&self, timeout: Jiffies) -> Wake {
+        self.quiet.store(1, Relaxed);
+        let mut state = self.state.lock();
+        if !state.stopped {
+            let _ = self.rang.wait_interruptible_timeout(&mut state, timeout);
+        }
+        state.rung = false;
+        self.quiet.store(0, Relaxed);
+        if state.stopped {
+            Wake::Stop
+        } else {
+            Wake::Work
+        }
+    }
+}
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+#[kunit_tests(cc_swiotlb_doorbell)]
+mod tests {
+    use super::*;
+    use crate::glue::thread::{
+        Thread,
+        Work, //
+    };
+    use kernel::time::msecs_to_jiffies;
+
+    #[pin_data]
+    struct Sleeper {
+        #[pin]
+        bell: Doorbell,
+        rounds: Atomic<u32>,
+    }
+
+    impl Work for Sleeper {
+        fn run(&'static self) {
+            while self.bell.wait() == Wake::Work {
+                self.rounds.add(1, Relaxed);
+            }
+        }
+
+        fn stop(&self) {
+            self.bell.stop();
+        }
+    }
+
+    #[test]
+    fn a_ring_is_never_lost_and_a_stop_ends_it() -> Result {
+        let sleeper = KBox::pin_init(
+            pin_init!(Sleeper {
+                bell <- Doorbell::new(),
+                rounds: Atomic::new(0),
+            }),
+            GFP_KERNEL,
+        )?;
+        let sleeper: &'static Sleeper = crate::glue::leak(sleeper);
+        let thread = Thread::spawn(c"kccd_test", sleeper)?;
+        for round in 1..=20 {
+            sleeper.bell.ring();
+            let mut tries = 0;
+            while sleeper.rounds.load(Relaxed) < round && tries < 500 {
+                let other = KBox::pin_init(Doorbell::new(), GFP_KERNEL)?;
+                other.pause(msecs_to_jiffies(10));
+                tries += 1;
+            }
+            assert!(sleeper.rounds.load(Relaxed) >= round);
+        }
+        thread.stop();
+        Ok(())
+    }
+
+    #[test]
+    fn a_pause_ends_by_itself_and_by_a_stop() -> Result {
+        let bell = KBox::pin_init(Doorbell::new(), GFP_KERNEL)?;
+        bell.ring();
+        assert!(bell.pause(msecs_to_jiffies(1)) == Wake::Work);
+        bell.stop();
+        assert!(bell.pause(msecs_to_jiffies(60_000)) == Wake::Stop);
+        assert!(bell.wait() == Wake::Stop);
+        Ok(())
+    }
+}

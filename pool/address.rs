@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Physical addresses, as a type of their own.
+
+use super::class::{
+    CHUNK_SHIFT,
+    SPAN_SHIFT, //
+};
+
+/// A guest-physical address without encryption or sharing bits, as `dma_to_phys()` gives it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Phys(u64);
+
+impl Phys {
+    /// The address `raw`.
+    #[inline]
+    pub(crate) const fn new(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// The bare number.
+    #[inline]
+    pub(crate) const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// The address `bytes` further up. Wraps around: only ever compared or looked up.
+    #[inline]
+    pub(crate) const fn add(self, bytes: usize) -> Self {
+        Self(self.0.wrapping_add(bytes as u64))
+    }
+
+    /// Bytes from `start` up to this address, [`None`] below `start`.
+    #[inline]
+    pub(crate) fn since(self, start: Self) -> Option<usize> {
+        self.0.checked_sub(start.0).map(|bytes| bytes as usize)
+    }
+
+    /// Index of the span of memory that the address lies in.
+    #[inline]
+    pub(crate) const fn span_index(self) -> usize {
+        (self.0 >> SPAN_SHIFT) as usize
+    }
+
+    /// Whether a chunk can start here.
+    #[inline]
+    pub(crate) const fn is_chunk_aligned(self) -> bool {
+        self.0 & ((1 << CHUNK_SHIFT) - 1) == 0
+    }
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What each CPU holds: two magazines of each class.
+//!
+//! # Locking
+//!
+//! A CPU's cache is touched by this CPU only, with interrupts disabled; no lock and no line that
+//! another CPU writes. The counters are written in the same way and read by anybody: their sums
+//! are right once the CPUs are quiet, and close otherwise.
+
+use super::{
+    class::{
+        SizeClass,
+        CLASSES, //
+    },
+    depot::{
+        Depot,
+        Depth, //
+    },
+    magazine::Magazine,
+    span::FreeSlot, //
+};
+use core::{
+    cell::UnsafeCell,
+    mem, //
+};
+use kernel::{
+    alloc::AllocError,
+    cpu,
+    cpu::CpuId,
+    interrupt::LocalInterruptDisabled,
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+};
+
+/// Two magazines, so that a CPU that maps and unmaps around the end of one does not go to the
+/// depot each time.
+struct Pair {
+    loaded: Magazine,
+    previous: Magazine,
+}
+
+impl Pair {
+    #[inline]
+    fn pop(&mut self) -> Option<FreeSlot> {
+        if let Some(slot) = self.loaded.pop() {
+            return Some(slot);
+        }
+        if self.previous.is_empty() {
+            return None;
+        }
+        mem::swap(&mut self.loaded, &mut self.previous);
+        self.loaded.pop()
+    }
+
+    #[inline]
+    fn push(&mut self, slot: FreeSlot) -> Result<(), FreeSlot> {
+        let slot = match self.loaded.push(slot) {
+            Ok(()) => return Ok(()),
+            Err(slot) => slot,
+        };
+        mem::swap(&mut self.loaded, &mut self.previous);
+        self.loaded.push(slot)
+    }
+}
+
+/// What one CPU holds of one class: a cache line of its own.
+#[repr(C, align(64))]
+struct ClassCache {
+    pair: UnsafeCell<Pair>,
+    /// Slots that mappings made on this CPU took.
+    taken: Atomic<u64>,
+    /// Slots that came back on this CPU.
+    returned: Atomic<u64>,
+}
+
+#[cfg(CONFIG_64BIT)]
+static_assert!(size_of::<ClassCache>() == 64);
+
+/// The caches of all CPUs.
+pub(crate) struct CpuCaches {
+    /// [`CLASSES`] for each CPU, one CPU after the other.
+    caches: KVVec<ClassCache>,
+}
+
+// SAFETY: Everything in it can be used on any CPU, one at a time.
+unsafe impl Send for CpuCaches {}
+
+// SAFETY: `pair` is accessed through `with()` only, which gives a CPU access to its own; the
+// counters are atomic.
+unsafe impl Sync for CpuCaches {}
+
+impl CpuCaches {
+    /// Empty caches for all CPUs that may ever be.
+    ///
+    /// May sleep.
+    pub(crate) fn new() -> Result<Self, AllocError> {
+        let cpus = cpu::nr_cpu_ids() as usize;
+        let mut caches = KVVec::with_capacity(cpus * CLASSES, GFP_KERNEL)?;
+        for _ in 0..cpus {
+            for class in SizeClass::all() {
+                let cache = ClassCache {
+                    pair: UnsafeCell::new(Pair {
+                        loaded: Magazine::new(class)?,
+                        previous: Magazine::new(class)?,
+                    }),
+                    taken: Atomic::new(0),
+                    returned: Atomic::new(0),
+                };
+                caches.push(cache, GFP_KERNEL)?;
+            }
+        }
+        Ok(Self { caches })
+    }
+
+    /// This CPU's cache of `class`.
+    #[inline]
+    fn mine(&self, class: SizeClass, _irq: &LocalInterruptDisabled) -> Option<&ClassCache> {
+        let first = (CpuId::current().as_u32() as usize).wrapping_mul(CLASSES);
+        self.caches.get(first.wrapping_add(class.index()))
+    }
+
+    /// Calls `f` with this CPU's magazines of `class`.
+    ///
+    /// Private, so that the calls are all in sight: none of them comes back here from `f`.
+    #[inline]
+    fn with<R>(
+        &self,
+        class: SizeClass,
+        irq: &LocalInterruptDisabled,
+        f: impl FnOnce(&mut Pair, &ClassCache) -> R,
+    ) -> Option<R> {
+        let cache = self.mine(class, irq)?;
+        // SAFETY:
+        // - Interrupts are disabled, as `irq` shows: we stay on this CPU and nothing interrupts
+        //   us, and other CPUs only ever access their own cache.
+        // - `f` is one of the closures in this file, none of which calls `with()`.
+        let pair = unsafe { &mut *cache.pair.get() };
+        Some(f(pair, cache))
+    }
+
+    /// Takes a slot of `class` from this CPU's magazines.
+    #[inline]
+    pub(crate) fn pop(&self, class: SizeClass, irq: &LocalInterruptDisabled) -> Option<FreeSlot> {
+        self.with(class, irq, |pair, cache| {
+            let slot = pair.pop()?;
+            let count = cache.taken.load(Relaxed).wrapping_add(1);
+            cache.taken.store(count, Relaxed);
+            Some(slot)
+        })?
+    }
+
+    /// Fetches a magazine from `depot` and takes a slot from it.
+    ///
+    /// To be called when [`Self::pop`] has found nothing.
+    pub(crate) fn pop_from(
+        &self,
+        depot: &Depot,
+        class: SizeClass,
+        depth: Depth,
+        irq: &LocalInterruptDisabled,
+    ) -> Option<FreeSlot> {
+        let refilled = self.with(class, irq, |pair, _| {
+            pair.loaded.is_empty() && depot.swap_for_full(class, depth, &mut pair.loaded, irq)
+        })?;
+        if refilled {
+            self.pop(class, irq)
+        } else {
+            None
+        }
+    }
+
+    /// Puts a slot of `class` into this CPU's magazines, and a full one into `depot` if need be.
+    ///
+    /// A slot that nobody has room for comes back.
+    #[inline]
+    pub(crate) fn push(
+        &self,
+        depot: &Depot,
+        class: SizeClass,
+        slot: FreeSlot,
+        irq: &LocalInterruptDisabled,
+    ) -> Result<(), FreeSlot> {
+        self.with(class, irq, |pair, cache| {
+            let slot = match pair.push(slot) {
+                Ok(()) => None,
+                Err(slot) => Some(slot),
+            };
+            if let Some(slot) = slot {
+                // Both are full: the colder one goes.
+                if !depot.swap_for_empty(class, &mut pair.previous, irq) {
+                    return Err(slot);
+                }
+                mem::swap(&mut pair.loaded, &mut pair.previous);
+                pair.loaded.push(slot)?;
+            }
+            let count = cache.returned.load(Relaxed).wrapping_add(1);
+            cache.returned.store(count, Relaxed);
+            Ok(())
+        })
+        .unwrap_or(Err(slot))
+    }
+
+    fn of_class(&self, class: SizeClass) -> impl Iterator<Item = &ClassCache> {
+        self.caches.iter().skip(class.index()).step_by(CLASSES)
+    }
+
+    /// Slots of `class` that mappings took and gave back, summed over all CPUs.
+    pub(crate) fn totals(&self, class: SizeClass) -> Totals {
+        let mut totals = Totals::default();
+        // What came back is read first: a mapping that ends meanwhile counts as in use.
+        for cache in self.of_class(class) {
+            totals.returned = totals.returned.wrapping_add(cache.returned.load(Relaxed));
+        }
+        for cache in self.of_class(class) {
+            totals.taken = totals.taken.wrapping_add(cache.taken.load(Relaxed));
+        }
+        totals
+    }
+}
+
+/// Sums of the counters of all CPUs.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Totals {
+    /// Slots that mappings took.
+    pub(crate) taken: u64,
+    /// Slots that came back.
+    pub(crate) returned: u64,
+}

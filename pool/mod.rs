@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pool: how a mapping gets its slot and gives it back.
+//!
+//! The way of one mapping: [`layout`] finds the class, [`cache`] pops a slot off this CPU's
+//! magazine, [`slot`] records the mapping, and `glue::bounce` copies. The way back: [`directory`]
+//! finds the slot of an address. [`depot`] stands behind the caches, and [`stock`] behind the
+//! depots, where kccd makes slots out of memory.
+//!
+//! Everything that is kept is in private memory. Shared memory holds payload and nothing else.
+//!
+//! # Locking
+//!
+//! The stock's mutex is outermost and kccd's alone. The depots' locks are innermost, see there. The
+//! caches need none. No lock is held while bytes are copied.
+
+pub(crate) mod address;
+mod cache;
+pub(crate) mod class;
+mod depot;
+mod directory;
+pub(crate) mod layout;
+mod magazine;
+pub(crate) mod slot;
+pub(crate) mod span;
+mod stats;
+mod stock;
+
+use crate::{
+    glue::{
+        bounce::Sides,
+        device::DmaDevice,
+        memory, //
+    },
+    kccd::doorbell::Doorbell,
+    params,
+    trace, //
+};
+use address::Phys;
+use cache::CpuCaches;
+use class::SizeClass;
+use depot::{
+    Depot,
+    Depth, //
+};
+use directory::Directory;
+use kernel::{
+    cpu::CpuId,
+    interrupt::{
+        local_interrupt_disable,
+        LocalInterruptDisabled, //
+    },
+    new_mutex,
+    prelude::*,
+    sync::Mutex, //
+};
+use layout::Layout;
+use slot::{
+    Mapping,
+    NotMapped, //
+};
+use span::FreeSlot;
+use stock::Stock;
+
+pub(crate) use stats::Stats;
+pub(crate) use stock::GrowError;
+
+/// Which way the bytes of a mapping go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Direction {
+    /// The device reads.
+    ToDevice,
+    /// The device writes.
+    FromDevice,
+    /// Both.
+    Bidirectional,
+}
+
+impl Direction {
+    /// Whether the device may read the buffer.
+    #[inline]
+    pub(crate) fn to_device(self) -> bool {
+        self != Self::FromDevice
+    }
+
+    /// Whether the device may write to the buffer.
+    #[inline]
+    pub(crate) fn from_device(self) -> bool {
+        self != Self::ToDevice
+    }
+}
+
+/// A mapping that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    /// Physical address of the buffer.
+    pub(crate) orig: Phys,
+    /// Its size in bytes.
+    pub(crate) size: usize,
+    /// Address bits that must be clear at both ends of the allocation, 0 but for dma-iommu.
+    pub(crate) alloc_align_mask: u64,
+    /// Which way the bytes go.
+    pub(crate) direction: Direction,
+}
+
+/// The allocator.
+#[pin_data]
+pub(crate) struct Pool {
+    directory: Directory,
+    caches: CpuCaches,
+    /// By NUMA node, at least one.
+    depots: KVec<Pin<KBox<Depot>>>,
+    #[pin]
+    stock: Mutex<Stock>,
+    stats: Stats,
+    /// Rung when a depot runs low.
+    #[pin]
+    pub(crate) doorbell: Doorbell,
+}
+
+impl Pool {
+    /// A pool without any slot.
+    ///
+    /// May sleep.
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            directory: Directory::new(memory::frames())?,
+            caches: CpuCaches::new()?,
+            depots: {
+                let mut depots = KVec::new();
+                for _ in 0..memory::nodes() {
+                    depots.push(KBox::pin_init(Depot::new(), GFP_KERNEL)?, GFP_KERNEL)?;
+                }
+                depots
+            },
+            stock <- new_mutex!(Stock::new()),
+            stats: Stats::new(),
+            doorbell <- Doorbell::new(),
+        })
+    }
+
+    /// Makes a mapping and returns its address.
+    ///
+    /// [`None`] leaves nothing behind: the legacy pool is next. Any context but NMI.
+    #[inline]
+    pub(crate) fn map(&self, dev: DmaDevice<'_>, request: &Request) -> Option<Phys> {
+        let rules = dev.constraints(request.alloc_align_mask);
+        let Some(layout) = Layout::find(request.orig.raw(), request.size, &rules) else {
+            self.stats.oversize.add(1);
+            return None;
+        };
+        let Some((slot, class)) = self.take(layout.class) else {
+            return self.refused(dev, request, layout.class);
+        };
+        let mapping = Mapping {
+            orig: request.orig,
+            offset: layout.offset,
+            size: request.size,
+        };
+        let addr = slot.base.add(mapping.offset);
+        if !dev.reaches(addr, request.size) {
+            self.put(slot, class);
+            self.stats.unreachable.add(1);
+            return self.refused(dev, request, layout.class);
+        }
+        if class != layout.class {
+            self.fell_back(dev, request, layout.class, class);
+        }
+
+        dev.reset_need_sync();
+        let sides = Sides::of(&slot, &mapping);
+        if request.direction == Direction::FromDevice && params::zero_from_device() {
+            sides.zero_shared();
+        } else {
+            // Also for a device that only writes: it may write less than all, and what it leaves
+            // alone must not be clobbered when the mapping ends (swiotlb_tbl_map_single()).
+            sides.copy_to_shared();
+        }
+        slot.slot.begin(&mapping);
+        Some(addr)
+    }
+
+    /// Ends the mapping at `addr`, after copying its bytes back if `copy` says so.
+    ///
+    /// Returns whether the address is ours. Any context but NMI.
+    #[inline]
+    pub(crate) fn unmap(&self, dev: DmaDevice<'_>, addr: Phys, size: usize, copy: bool) -> bool {
+        let Some(span) = self.directory.get(addr) else {
+            return false;
+        };
+        let Some(slot) = span.slot_at(addr) else {
+            return false;
+        };
+        let mapping = match slot.slot.mapping() {
+            Ok(mapping) if slot.base.add(mapping.offset) == addr => mapping,
+            Ok(_) => return self.misuse(dev, Misuse::WrongAddress, addr, size),
+            Err(NotMapped::Never) => return self.misuse(dev, Misuse::WrongAddress, addr, size),
+            Err(NotMapped::Over) => return self.misuse(dev, Misuse::DoubleUnmap, addr, size),
+        };
+        if size > mapping.size {
+            self.misuse(dev, Misuse::PastTheEnd, addr, size);
+        }
+        if copy {
+            if let Some((part, _)) = Sides::of(&slot, &mapping).part(addr, size) {
+                part.copy_to_private();
+            }
+        }
+        if slot.slot.end(&mapping).is_err() {
+            return self.misuse(dev, Misuse::DoubleUnmap, addr, size);
+        }
+        trace::unbounced(dev, mapping.orig, addr, mapping.size);
+        self.put(slot, span.class());
+        true
+    }
+
+    /// Copies `size` bytes from `addr` on to the original buffer, if the device may write.
+    ///
+    /// Returns whether the address is ours. Any context but NMI.
+    #[inline]
+    pub(crate) fn sync_for_cpu(
+        &self,
+        dev: DmaDevice<'_>,
+        addr: Phys,
+        size: usize,
+        dir: Direction,
+    ) -> bool {
+        self.sync(dev, addr, size, dir.from_device(), Sides::copy_to_private)
+    }
+
+    /// Copies `size` bytes from the original buffer to `addr`, if the device may read.
+    ///
+    /// Returns whether the address is ours. Any context but NMI.
+    #[inline]
+    pub(crate) fn sync_for_device(
+        &self,
+        dev: DmaDevice<'_>,
+        addr: Phys,
+        size: usize,
+        dir: Direction,
+    ) -> bool {
+        self.sync(dev, addr, size, dir.to_device(), Sides::copy_to_shared)
+    }
+
+    #[inline]
+    fn sync(
+        &self,
+        dev: DmaDevice<'_>,
+        addr: Phys,
+        size: usize,
+        wanted: bool,
+        copy: impl Fn(&Sides),
+    ) -> bool {
+        let Some(slot) = self.directory.get(addr).and_then(|span| span.slot_at(addr)) else {
+            return false;
+        };
+        if !wanted {
+            return true;
+        }
+        let Ok(mapping) = slot.slot.mapping() else {
+            return self.misuse(dev, Misuse::WrongAddress, addr, size);
+        };
+        let Some((part, whole)) = Sides::of(&slot, &mapping).part(addr, size) else {
+            return self.misuse(dev, Misuse::WrongAddress, addr, size);
+        };
+        copy(&part);
+        if !whole {
+            self.misuse(dev, Misuse::PastTheEnd, addr, size);
+        }
+        true
+    }
+
+    /// Whether `addr` lies in one of our slots.
+    #[inline]
+    pub(crate) fn owns(&self, addr: Phys) -> bool {
+        self.directory.get(addr).is_some()
+    }
+
+    /// Takes a slot of `class`, or of a larger one; returns its class with it.
+    #[inline]
+    fn take(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
+        let irq = local_interrupt_disable();
+        if let Some(slot) = self.caches.pop(class, &irq) {
+            return Some((slot, class));
+        }
+        self.take_slow(class, &irq)
+    }
+
+    /// This CPU's magazines of `class` are empty: the depots, then the larger classes, then the
+    /// same again down to the reserve.
+    #[cold]
+    #[inline(never)]
+    fn take_slow(
+        &self,
+        class: SizeClass,
+        irq: &LocalInterruptDisabled,
+    ) -> Option<(FreeSlot, SizeClass)> {
+        let home = self.home();
+        let mut found = None;
+        'search: for depth in [Depth::Ready, Depth::Reserve] {
+            let mut candidate = Some(class);
+            while let Some(this) = candidate {
+                found = self.take_from_depots(this, home, depth, irq);
+                if found.is_some() {
+                    break 'search;
+                }
+                candidate = this.larger();
+            }
+        }
+        // Whatever was found, somebody should look after this class.
+        if self.depots.iter().any(|depot| depot.is_low(class)) {
+            self.doorbell.ring();
+        }
+        found
+    }
+
+    fn take_from_depots(
+        &self,
+        class: SizeClass,
+        home: usize,
+        depth: Depth,
+        irq: &LocalInterruptDisabled,
+    ) -> Option<(FreeSlot, SizeClass)> {
+        if let Some(slot) = self.caches.pop(class, irq) {
+            return Some((slot, class));
+        }
+        // Our own node first, then the others.
+        let near = self.depots.iter().skip(home).take(1);
+        let far = self.depots.iter().enumerate();
+        let far = far
+            .filter(|(node, _)| *node != home)
+            .map(|(_, depot)| depot);
+        for depot in Iterator::chain(near, far) {
+            if let Some(slot) = self.caches.pop_from(depot, class, depth, irq) {
+                return Some((slot, class));
+            }
+        }
+        None
+    }
+
+    /// Gives a slot back.
+    #[inline]
+    fn put(&self, slot: FreeSlot, class: SizeClass) {
+        let irq = local_interrupt_disable();
+        let Some(depot) = self.depots.get(self.home()) else {
+            return;
+        };
+        if self.caches.push(depot, class, slot, &irq).is_err() {
+            self.lost(class);
+        }
+    }
+
+    /// The depot of this CPU's node.
+    #[inline]
+    fn home(&self) -> usize {
+        if self.depots.len() == 1 {
+            return 0;
+        }
+        memory::node_of_cpu(CpuId::current().as_u32())
+    }
+
+    /// No magazine has room for a slot: see depot.rs for why that cannot be.
+    #[cold]
+    #[inline(never)]
+    fn lost(&self, class: SizeClass) {
+        self.stats.leaked_bytes.add(class.slot_bytes() as u64);
+        kernel::pr_err_once!("no room for a free slot, it is lost\n");
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fell_back(&self, dev: DmaDevice<'_>, request: &Request, from: SizeClass, to: SizeClass) {
+        self.stats.fallback(from).add(1);
+        trace::fallback(dev, request.size, from, Some(to));
+    }
+
+    /// The mapping is left to the legacy pool.
+    #[cold]
+    #[inline(never)]
+    fn refused(&self, dev: DmaDevice<'_>, request: &Request, class: SizeClass) -> Option<Phys> {
+        self.stats.refused.add(1);
+        trace::fallback(dev, request.size, class, None);
+        None
+    }
+
+    /// Counts a mapping that the legacy pool could not serve either.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn note_exhausted(&self, dev: DmaDevice<'_>, size: usize) {
+        self.stats.exhausted.add(1);
+        trace::exhausted(dev, size);
+    }
+
+    /// Counts and reports, once for each kind, what a driver should not do. Returns `true`: the
+    /// address is ours, and nobody else shall try.
+    #[cold]
+    #[inline(never)]
+    fn misuse(&self, dev: DmaDevice<'_>, what: Misuse, addr: Phys, size: usize) -> bool {
+        self.stats.misuse.add(1);
+        if self.stats.first_misuse(what) {
+            dev_err!(
+                dev.device(),
+                "cc_swiotlb: {} at {:#x}, {} bytes\n",
+                what.text(),
+                addr.raw(),
+                size
+            );
+        }
+        true
+    }
+}
+
+/// What a driver should not do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Misuse {
+    /// A mapping is unmapped that is over.
+    DoubleUnmap,
+    /// No mapping starts at the address, or for a sync, contains it.
+    WrongAddress,
+    /// The mapping ends before the range does.
+    PastTheEnd,
+}
+
+impl Misuse {
+    fn text(self) -> &'static str {
+        match self {
+            Self::DoubleUnmap => "double unmap",
+            Self::WrongAddress => "wrong address, no mapping there:",
+            Self::PastTheEnd => "access past the end of the mapping",
+        }
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Spans: 512 KiB of shared memory cut into the slots of one class.
+
+use super::{
+    address::Phys,
+    class::SizeClass,
+    magazine::Magazine,
+    slot::Slot, //
+};
+use kernel::{
+    alloc::AllocError,
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+};
+
+/// A free slot: its record, and where it is.
+#[derive(Clone, Copy)]
+pub(crate) struct FreeSlot {
+    /// Start of the slot.
+    pub(crate) base: Phys,
+    /// The slot's record, in private memory.
+    pub(crate) slot: &'static Slot,
+}
+
+/// A span and the records of its slots.
+///
+/// A span is never freed, only bound to other memory: a driver that unmaps an address which was
+/// given back long ago finds at worst the record of another slot of the same class, never memory
+/// of another kind.
+pub(crate) struct Span {
+    class: SizeClass,
+    base: Atomic<u64>,
+    slots: KVVec<Slot>,
+}
+
+impl Span {
+    /// Makes a span of `class` out of the memory from `base` on.
+    ///
+    /// May sleep.
+    pub(crate) fn new(class: SizeClass, base: Phys) -> Result<&'static Self, AllocError> {
+        let count = class.slots_per_span();
+        let mut slots = KVVec::with_capacity(count, GFP_KERNEL)?;
+        for _ in 0..count {
+            // Cannot fail, the capacity is there.
+            slots.push(Slot::new(), GFP_KERNEL)?;
+        }
+        let span = Self {
+            class,
+            base: Atomic::new(base.raw()),
+            slots,
+        };
+        Ok(KBox::leak(KBox::new(span, GFP_KERNEL)?))
+    }
+
+    /// The class of all the slots.
+    #[inline]
+    pub(crate) fn class(&self) -> SizeClass {
+        self.class
+    }
+
+    /// Start of the span's memory.
+    #[inline]
+    pub(crate) fn base(&self) -> Phys {
+        Phys::new(self.base.load(Relaxed))
+    }
+
+    /// The slot that `addr` lies in. [`None`] if `addr` is not in this span.
+    #[inline]
+    pub(crate) fn slot_at(&'static self, addr: Phys) -> Option<FreeSlot> {
+        let index = addr.since(self.base())? >> self.class.shift();
+        Some(FreeSlot {
+            base: self.slot_base(index),
+            slot: self.slots.get(index)?,
+        })
+    }
+
+    /// All slots, the lowest first.
+    pub(crate) fn slots(&'static self) -> impl Iterator<Item = FreeSlot> {
+        self.slots.iter().enumerate().map(|(index, slot)| FreeSlot {
+            base: self.slot_base(index),
+            slot,
+        })
+    }
+
+    /// Puts all slots into `magazines`, which have room for them: [`Magazine::for_span`].
+    pub(crate) fn fill(&'static self, mut magazines: KVec<Magazine>) -> KVec<Magazine> {
+        let mut slots = self.slots();
+        for magazine in magazines.iter_mut() {
+            for slot in slots.by_ref().take(self.class.magazine_slots()) {
+                // There is room, it was empty.
+                let _ = magazine.push(slot);
+            }
+        }
+        magazines
+    }
+
+    #[inline]
+    fn slot_base(&self, index: usize) -> Phys {
+        self.base().add(index << self.class.shift())
+    }
+}

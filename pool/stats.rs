@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counters, and how they are shown in debugfs.
+//!
+//! What happens for each mapping is counted by the CPU caches; here is what is rare.
+
+use super::{
+    class::{
+        SizeClass,
+        CLASSES, //
+    },
+    Misuse,
+    Pool, //
+};
+use crate::{
+    glue::memory,
+    params, //
+};
+use kernel::{
+    fmt,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+};
+
+/// A number of events or bytes that any CPU may add to.
+pub(crate) struct Counter(Atomic<u64>);
+
+impl Counter {
+    /// A counter at 0.
+    pub(crate) const fn new() -> Self {
+        Self(Atomic::new(0))
+    }
+
+    /// Adds to the counter.
+    pub(crate) fn add(&self, count: u64) {
+        self.0.add(count, Relaxed);
+    }
+
+    /// The count so far.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What is counted for each class.
+struct ClassStats {
+    fallback: Counter,
+    refills: Counter,
+}
+
+/// The counters.
+pub(crate) struct Stats {
+    classes: [ClassStats; CLASSES],
+    /// Stands in for a class that does not exist, so that nothing can panic.
+    none: Counter,
+    misuse_seen: [Atomic<u32>; 3],
+    shared_bytes: Atomic<u64>,
+    shared_peak_bytes: Atomic<u64>,
+    /// Chunks that were shared.
+    pub(super) conversions: Counter,
+    /// Chunks that could not be shared.
+    pub(super) conversion_failures: Counter,
+    /// Chunks for which there was no memory.
+    pub(super) allocation_failures: Counter,
+    /// Bytes that nobody will use again.
+    pub(super) leaked_bytes: Counter,
+    /// Mappings that were left to the legacy pool for want of a slot.
+    pub(super) refused: Counter,
+    /// Mappings that were left to the legacy pool because no slot can hold them.
+    pub(super) oversize: Counter,
+    /// Of those refused: the device could not reach the slot.
+    pub(super) unreachable: Counter,
+    /// Mappings that the legacy pool could not serve either.
+    pub(super) exhausted: Counter,
+    /// Calls that no correct driver makes.
+    pub(super) misuse: Counter,
+}
+
+impl Stats {
+    /// All counters at 0.
+    pub(super) const fn new() -> Self {
+        Self {
+            classes: [const {
+                ClassStats {
+                    fallback: Counter::new(),
+                    refills: Counter::new(),
+                }
+            }; CLASSES],
+            none: Counter::new(),
+            misuse_seen: [const { Atomic::new(0) }; 3],
+            shared_bytes: Atomic::new(0),
+            shared_peak_bytes: Atomic::new(0),
+            conversions: Counter::new(),
+            conversion_failures: Counter::new(),
+            allocation_failures: Counter::new(),
+            leaked_bytes: Counter::new(),
+            refused: Counter::new(),
+            oversize: Counter::new(),
+            unreachable: Counter::new(),
+            exhausted: Counter::new(),
+            misuse: Counter::new(),
+        }
+    }
+
+    /// Mappings of `class` that a larger one served.
+    pub(super) fn fallback(&self, class: SizeClass) -> &Counter {
+        self.classes
+            .get(class.index())
+            .map_or(&self.none, |stats| &stats.fallback)
+    }
+
+    /// Spans that were made for `class`.
+    pub(super) fn refill(&self, class: SizeClass) -> &Counter {
+        self.classes
+            .get(class.index())
+            .map_or(&self.none, |stats| &stats.refills)
+    }
+
+    /// Whether this is the first misuse of its kind.
+    pub(super) fn first_misuse(&self, what: Misuse) -> bool {
+        self.misuse_seen
+            .get(what as usize)
+            .is_some_and(|seen| seen.xchg(1, Relaxed) == 0)
+    }
+
+    /// Notes how much is shared. Called with the stock's lock held.
+    pub(super) fn shared(&self, bytes: u64) {
+        self.shared_bytes.store(bytes, Relaxed);
+        if bytes > self.shared_peak_bytes.load(Relaxed) {
+            self.shared_peak_bytes.store(bytes, Relaxed);
+        }
+    }
+}
+
+impl Pool {
+    /// Writes the file `stats`.
+    pub(crate) fn write_stats(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = &self.stats;
+        let (chunks, spare) = self.stock_counts();
+        let (mut taken, mut returned) = (0u64, 0u64);
+        for class in SizeClass::all() {
+            let totals = self.caches.totals(class);
+            taken = taken.wrapping_add(totals.taken);
+            returned = returned.wrapping_add(totals.returned);
+        }
+        // A slot that was taken for a device which does not reach it was put back unused.
+        let unused = stats.unreachable.get();
+        let left = stats.refused.get().saturating_add(stats.oversize.get());
+        let exhausted = stats.exhausted.get();
+        writeln!(out, "state: on")?;
+        for (key, value) in [
+            ("shared_bytes", stats.shared_bytes.load(Relaxed)),
+            ("shared_peak_bytes", stats.shared_peak_bytes.load(Relaxed)),
+            ("max_bytes", params::max_bytes()),
+            ("legacy_bytes", memory::legacy_bytes()),
+            ("chunks", chunks as u64),
+            ("free_spans", spare as u64),
+            ("leaked_bytes", stats.leaked_bytes.get()),
+            ("conversions", stats.conversions.get()),
+            ("conversion_failures", stats.conversion_failures.get()),
+            ("allocation_failures", stats.allocation_failures.get()),
+            ("bounced", taken.saturating_sub(unused)),
+            ("unbounced", returned.saturating_sub(unused)),
+            ("early", crate::early()),
+            ("legacy", left.saturating_sub(exhausted)),
+            ("unreachable", unused),
+            ("oversize", stats.oversize.get()),
+            ("exhausted", exhausted),
+            ("misuse", stats.misuse.get()),
+        ] {
+            writeln!(out, "{key}: {value}")?;
+        }
+        Ok(())
+    }
+
+    /// Writes the file `classes`.
+    pub(crate) fn write_classes(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "{:>5} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>12} {:>8} {:>7}",
+            "class",
+            "slots",
+            "watermark",
+            "depot",
+            "cached",
+            "used",
+            "peak",
+            "bounced",
+            "fallback",
+            "refills"
+        )?;
+        let watermarks = params::watermark();
+        for class in SizeClass::all() {
+            let sum = |what: fn(&super::Depot, SizeClass) -> u32| -> u64 {
+                self.depots
+                    .iter()
+                    .map(|depot| u64::from(what(depot, class)))
+                    .sum()
+            };
+            let totals = self.caches.totals(class);
+            let used = totals.taken.wrapping_sub(totals.returned);
+            let (slots, depot) = (sum(super::Depot::slots), sum(super::Depot::free));
+            let cached = slots.saturating_sub(depot).saturating_sub(used);
+            writeln!(
+                out,
+                "{:>5} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>12} {:>8} {:>7}",
+                class.name(),
+                slots,
+                watermarks.slots(class),
+                depot,
+                cached,
+                used,
+                sum(super::Depot::peak),
+                totals.taken,
+                self.stats.fallback(class).get(),
+                self.stats.refill(class).get()
+            )?;
+        }
+        Ok(())
+    }
+}

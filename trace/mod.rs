@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tracepoints: `events/swiotlb/swiotlb_unbounced` and `events/cc_swiotlb`.
+//!
+//! Each costs a patched branch while it is off. The events are defined in cc_swiotlb_events.h and
+//! in include/trace/events/swiotlb.h.
+
+use crate::{
+    glue::device::DmaDevice,
+    pool::{
+        address::Phys,
+        class::SizeClass, //
+    },
+};
+use kernel::{
+    bindings,
+    prelude::*,
+    tracepoint::declare_trace, //
+};
+
+declare_trace! {
+    /// # Safety
+    ///
+    /// `dev` must be a valid device.
+    unsafe fn swiotlb_unbounced(
+        dev: *mut bindings::device,
+        orig: bindings::phys_addr_t,
+        bounce: bindings::phys_addr_t,
+        size: usize,
+    );
+
+    /// # Safety
+    ///
+    /// None.
+    unsafe fn cc_swiotlb_refill(node: c_int, slot_bytes: u32, slots: u32, shared_bytes: u64);
+
+    /// # Safety
+    ///
+    /// `dev` must be a valid device.
+    unsafe fn cc_swiotlb_fallback(
+        dev: *mut bindings::device,
+        size: usize,
+        wanted_bytes: u32,
+        served_bytes: u32,
+    );
+
+    /// # Safety
+    ///
+    /// `dev` must be a valid device.
+    unsafe fn cc_swiotlb_exhausted(dev: *mut bindings::device, size: usize);
+}
+
+/// A mapping is over.
+#[inline]
+pub(crate) fn unbounced(dev: DmaDevice<'_>, orig: Phys, bounce: Phys, size: usize) {
+    // SAFETY: A `DmaDevice` is valid.
+    unsafe { swiotlb_unbounced(dev.as_raw(), orig.raw(), bounce.raw(), size) }
+}
+
+/// There are more slots of `class`.
+pub(crate) fn refill(node: usize, class: SizeClass, slots: usize, shared_bytes: u64) {
+    // SAFETY: Numbers only.
+    unsafe {
+        cc_swiotlb_refill(
+            node as c_int,
+            class.slot_bytes() as u32,
+            slots as u32,
+            shared_bytes,
+        )
+    }
+}
+
+/// A mapping was served by another class than its own, or is left to the legacy pool.
+pub(crate) fn fallback(dev: DmaDevice<'_>, size: usize, wanted: SizeClass, by: Option<SizeClass>) {
+    let served_bytes = by.map_or(0, |class| class.slot_bytes() as u32);
+    // SAFETY: A `DmaDevice` is valid.
+    unsafe { cc_swiotlb_fallback(dev.as_raw(), size, wanted.slot_bytes() as u32, served_bytes) }
+}
+
+/// Nobody could serve a mapping.
+pub(crate) fn exhausted(dev: DmaDevice<'_>, size: usize) {
+    // SAFETY: A `DmaDevice` is valid.
+    unsafe { cc_swiotlb_exhausted(dev.as_raw(), size) }
+}
