@@ -67,6 +67,10 @@ def _name(path: Path) -> str:
     return str(path.relative_to(vm.ROOT))
 
 
+def _each(paths: list[Path]):
+    return pytest.mark.parametrize("path", paths, ids=[_name(path) for path in paths])
+
+
 def _run(words: list[str], **options) -> str:
     done = subprocess.run(words, capture_output=True, text=True, check=False, **options)
     said = done.stdout + done.stderr
@@ -107,13 +111,13 @@ def test_no_machine_names():
     assert not bad, bad
 
 
-@pytest.mark.parametrize("path", _of(".py", interpreter="python3"), ids=_name)
+@_each(_of(".py", interpreter="python3"))
 def test_python(path, tmp_path):
     """Python compiles."""
     py_compile.compile(str(path), cfile=str(tmp_path / "compiled"), doraise=True)
 
 
-@pytest.mark.parametrize("path", _of(".sh", interpreter="sh$"), ids=_name)
+@_each(_of(".sh", interpreter="sh$"))
 def test_shell(path):
     """Shell passes shellcheck."""
     _run(["shellcheck", "--shell", "sh", str(path)])
@@ -124,7 +128,7 @@ def test_shell_is_found():
     assert "tools/testing/workload/disk" in map(_name, _of(interpreter="sh$"))
 
 
-@pytest.mark.parametrize("path", _of(".c", ".h"), ids=_name)
+@_each(_of(".c", ".h"))
 def test_checkpatch(path):
     """C passes the kernel's own check, in its strict form."""
     words = [str(_tree() / "scripts/checkpatch.pl"), "--strict", "--terse", "--no-tree"]
@@ -135,7 +139,7 @@ def test_checkpatch(path):
     _run([*words, "--ignore", ignored, "--file", str(path)], cwd=_tree())
 
 
-@pytest.mark.parametrize("path", _of(".patch"), ids=_name)
+@_each(_of(".patch"))
 def test_checkpatch_patch(path):
     """So do the integration patches."""
     words = [str(_tree() / "scripts/checkpatch.pl"), "--strict", "--terse"]
@@ -164,7 +168,7 @@ def _rust_tool(name: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("path", _of(".rs"), ids=_name)
+@_each(_of(".rs"))
 def test_rustfmt(path, tmp_path):
     """Rust is formatted as the kernel's is."""
     # rustfmt follows `mod`: a copy of the one file has none to follow.
