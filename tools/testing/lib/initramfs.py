@@ -8,15 +8,18 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib import cache, progress, repository
+from lib import cache, progress, repository, stub
 from lib.archive import Archive
 from lib.failure import Failure
 
 # The host's programs that the guest has besides busybox, with their libraries.
+STUBBED = ("fio",)
 PROGRAMS = ("fio", "mkfs.xfs", "xfs_repair", "mkfs.ext4", "e2fsck")
 # Where the host keeps them; sbin is not in an ordinary user's PATH.
 SEARCH = "/usr/bin:/usr/sbin:/bin:/sbin"
 BUSYBOX = Path("/usr/bin/busybox")
+# Other checkouts may use other versions.
+KEPT = 3
 FOLDERS = [
     "dev",
     "etc",
@@ -58,19 +61,37 @@ def _libraries(program: Path) -> Iterator[tuple[str, Path]]:
         yield match.group(1), Path(match.group(1)).resolve()
 
 
+def _libraries_of(program: Path, scratch: Path) -> dict[str, Path]:
+    """The same with stubs for what the program does not need in the guest."""
+    libraries = dict(_libraries(program))
+    if program.name not in STUBBED:
+        return libraries
+    by_name = {Path(name).name: path for name, path in libraries.items()}
+    stubs = stub.make(program, by_name, scratch)
+    if not stubs:
+        return libraries
+    folder = str(Path(next(name for name in libraries if "libc.so" in name)).parent)
+    found = {f"{folder}/{name}": path for name, path in stubs.items()}
+    for name, path in libraries.items():
+        if Path(name).name.partition(".so")[0] in stub.KEPT or "ld-linux" in name:
+            found[name] = path
+    return found
+
+
 def _inputs() -> dict[str, Path]:
-    """The files of the host that go into the guest, by their name there."""
-    files = {"bin/busybox": _busybox()}
-    for name in PROGRAMS:
-        program = _program(name)
-        files[f"usr/bin/{name}"] = program.resolve()
-        for library, path in _libraries(program):
+    """The programs that go into the guest, by their name there."""
+    return {"bin/busybox": _busybox()} | {
+        f"usr/bin/{name}": _program(name).resolve() for name in PROGRAMS
+    }
+
+
+def _write(programs: dict[str, Path], place: Path, scratch: Path) -> None:
+    files = dict(programs)
+    for name, program in programs.items():
+        if name != "bin/busybox":
             # In the guest /lib and /lib64 are folders of their own.
-            files[library.strip("/")] = path
-    return files
-
-
-def _write(files: dict[str, Path], place: Path) -> None:
+            libraries = _libraries_of(program, scratch)
+            files |= {each.strip("/"): path for each, path in libraries.items()}
     applets = subprocess.run(
         [str(files["bin/busybox"]), "--list"],
         capture_output=True,
@@ -84,8 +105,7 @@ def _write(files: dict[str, Path], place: Path) -> None:
     archive.device("dev/console", 5, 1)
     archive.device("dev/null", 1, 3)
     for name, path in sorted(files.items()):
-        mode = 0o755
-        archive.file(name, path.read_bytes(), mode)
+        archive.file(name, path.read_bytes(), 0o755)
     taken = {Path(name).name for name in files}
     for applet in applets.stdout.split():
         if applet not in taken and applet != "busybox":
@@ -99,6 +119,10 @@ def _write(files: dict[str, Path], place: Path) -> None:
     cache.write(place, buffer.getvalue())
 
 
+def _age(path: Path) -> float:
+    return path.stat().st_mtime
+
+
 def build() -> Path:
     """The guest's file system, made if an input has changed."""
     files = _inputs()
@@ -109,13 +133,16 @@ def build() -> Path:
         [(name, status.st_size, status.st_mtime_ns) for name, status in stats],
         init.read_bytes(),
         Path(__file__).read_bytes(),
+        Path(stub.__file__).read_bytes(),
     )
     place = cache.root() / "initramfs" / f"{key}.cpio"
     if not place.exists():
-        with cache.lock("initramfs"), progress.Step("making the guest's file system"):
+        place.parent.mkdir(exist_ok=True)
+        step = progress.Step("making the guest's file system")
+        with cache.lock("initramfs"), cache.scratch(place.parent) as scratch, step:
             if not place.exists():
-                _write(files, place)
-                for old in place.parent.glob("*.cpio"):
-                    if old != place:
-                        old.unlink()
+                _write(files, place, scratch)
+                kept = sorted(place.parent.glob("*.cpio"), key=_age, reverse=True)
+                for old in kept[KEPT:]:
+                    old.unlink()
     return place
