@@ -121,7 +121,7 @@ int dt_map(struct dt_map *m)
 		shown = virt_to_phys(m->cpu);
 	if (dt_fault == DT_FAULT_COPY_IN && m->dir == DMA_FROM_DEVICE)
 		memset(m->bounce, 0xa5, m->size);
-	if (dt_fault == DT_FAULT_LEAK)
+	if (dt_fault == DT_FAULT_LEAK && (m->dma + m->size) % 512)
 		m->bounce[m->size] = m->cpu[m->size];
 
 	dt_check_address(m->dev, virt_to_phys(m->cpu), m->size, shown);

@@ -166,9 +166,30 @@ void dt_large_offsets(struct dt *dt)
 	}
 }
 
+/* How often a byte beside a bounce buffer was that beside the original one. */
+struct dt_neighbour {
+	unsigned int same;
+	unsigned int seen;
+};
+
+static void dt_look(struct dt_neighbour *n, u8 bounce, u8 original)
+{
+	n->same += bounce == original;
+	n->seen++;
+}
+
+/* One time in 256 they are the same by chance: a leak is always the same. */
+static void dt_check_neighbour(const struct dt_neighbour *n, const char *where)
+{
+	dt_expect(n->seen, "the byte %s was never looked at", where);
+	dt_expect(n->same <= n->seen / 4,
+		  "the private byte %s is shared, %u times of %u", where,
+		  n->same, n->seen);
+}
+
 /*
- * A secret that was never in memory before lies around the original buffer.
- * None of it may show up around the bounce buffer, and what the device writes
+ * Random bytes that were never in memory before lie around the original buffer.
+ * They must not show up around the bounce buffer, and what the device writes
  * around the bounce buffer must not come back.
  *
  * Only the 512 bytes blocks in which the mapping starts and ends are looked at
@@ -180,55 +201,49 @@ void dt_surroundings(struct dt *dt)
 	static const size_t sizes[] = {
 		1, 13, 500, 512, 700, 2000, 2049, 4095, 4097, 6000, 60001,
 	};
-	unsigned int i, s, round, rounds = dt_quick ? 4 : 64;
-	u8 secret[16];
+	struct dt_neighbour before = {}, after = {};
+	unsigned int round, rounds = dt_quick ? 4 : 64;
+	u8 secret[2][16];
 
 	for (round = 0; round < rounds * ARRAY_SIZE(sizes); round++) {
 		struct dt_map m;
-		size_t before, after;
-		u32 filled = dt_next_seed();
+		u8 *end;
 
 		if (dt_failed())
 			break;
 
-		i = round % ARRAY_SIZE(dt_masks);
-		s = round / rounds;
-		dma_set_min_align_mask(dt->dev, dt_masks[i]);
-		m = dt_at(dt, dt_below(dt, PAGE_SIZE), sizes[s],
+		dma_set_min_align_mask(dt->dev,
+				       dt_masks[round % ARRAY_SIZE(dt_masks)]);
+		m = dt_at(dt, dt_below(dt, PAGE_SIZE), sizes[round / rounds],
 			  dt_direction(round / 3));
+		end = m.cpu + m.size;
 
-		dt_fill_cpu(&m, filled);
+		dt_fill_cpu(&m, dt_next_seed());
 		get_random_bytes(secret, sizeof(secret));
-		memcpy(m.cpu - sizeof(secret), secret, sizeof(secret));
-		memcpy(m.cpu + m.size, secret, sizeof(secret));
+		memcpy(m.cpu - sizeof(secret[0]), secret[0], sizeof(secret[0]));
+		memcpy(end, secret[1], sizeof(secret[1]));
 
 		if (dt_map(&m))
 			return;
 
-		before = min(sizeof(secret), m.dma % 512);
-		after = min(sizeof(secret), -(m.dma + m.size) % 512);
-		if (before >= 4)
-			dt_expect(memcmp(m.bounce - before,
-					 secret + sizeof(secret) - before,
-					 before),
-				  "%zu bytes at %pad: private bytes before it are shared",
-				  m.size, &m.dma);
-		if (after)
-			dt_expect(after < 4 || memcmp(m.bounce + m.size, secret,
-						      after),
-				  "%zu bytes at %pad: private bytes after it are shared",
-				  m.size, &m.dma);
+		if (m.dma % 512)
+			dt_look(&before, m.bounce[-1], m.cpu[-1]);
+		if ((m.dma + m.size) % 512)
+			dt_look(&after, m.bounce[m.size], *end);
 
 		memset(m.bounce - m.dma % 512, 0x5a, m.dma % 512);
 		memset(m.bounce + m.size, 0x5a, -(m.dma + m.size) % 512);
 		dt_unmap(&m);
 
-		dt_expect(!memcmp(m.cpu - sizeof(secret), secret,
-				  sizeof(secret)) &&
-			  !memcmp(m.cpu + m.size, secret, sizeof(secret)),
+		dt_expect(!memcmp(m.cpu - sizeof(secret[0]), secret[0],
+				  sizeof(secret[0])) &&
+			  !memcmp(end, secret[1], sizeof(secret[1])),
 			  "%zu bytes at %pad: bytes around it came back",
 			  m.size, &m.dma);
 	}
+
+	dt_check_neighbour(&before, "before a buffer");
+	dt_check_neighbour(&after, "after a buffer");
 }
 
 /* Many times the pool, one mapping at a time: a slot lost each time shows. */

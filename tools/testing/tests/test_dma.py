@@ -32,7 +32,9 @@ def test_pools_were_used(variant, module):
     result = dma.run(variant, module).result
     assert result.stats()["state"] == "on"
     assert result.count("bounced") > 50000
-    assert result.count("exhausted") == 0
+    # What was refused was larger than any mapping may be.
+    assert result.count("exhausted") == result.count("oversize") > 50
+    assert result.count("legacy") == 0
     assert result.count("misuse") == 0
     classes = result.classes()
     assert len(classes) >= 9, f"classes: {' '.join(classes)}"
@@ -46,6 +48,4 @@ def test_pools_were_used(variant, module):
 def test_legacy_is_legacy(variant, module):
     """With cc_swiotlb off, it has no part in what swiotlb does."""
     result = dma.run(variant, module).result
-    assert result.stats()["state"] == "off"
-    assert result.count("bounced") == 0
-    assert result.count("shared_bytes") == 0
+    assert result.stats() == {"state": "off"}

@@ -14,7 +14,7 @@ import vm
 
 # Fault, and the cases that must find it.
 FAULTS = {
-    "unbounced": ["sizes", "offsets", "scatterlist"],
+    "unbounced": ["sizes", "offsets"],
     "copy_in": ["sizes", "large_offsets", "irqs_off"],
     "to_device": ["sizes", "offsets"],
     "copy_back": ["sizes", "sync_random_range", "many", "parallel"],
