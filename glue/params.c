@@ -28,7 +28,7 @@ static const struct kernel_param_ops watermark_ops = {
 };
 module_param_cb(watermark, &watermark_ops, NULL, 0644);
 MODULE_PARM_DESC(watermark,
-	"Slots kept ready: a total (64M) or slots by class (512:256,2K:1024,...)");
+		 "Slots kept ready: a total (64M) or slots by class (512:256,2K:1024)");
 
 static int max_set(const char *val, const struct kernel_param *kp)
 {
@@ -63,4 +63,4 @@ static const struct kernel_param_ops from_device_ops = {
 };
 module_param_cb(from_device, &from_device_ops, NULL, 0644);
 MODULE_PARM_DESC(from_device,
-	"What a slot holds before a device writes to it: preserve (default) or zero");
+		 "What a slot holds before a device writes to it: preserve or zero");

@@ -10,6 +10,7 @@
 
 /* kccd made slots of one class out of shared memory. */
 TRACE_EVENT(cc_swiotlb_refill,
+
 	TP_PROTO(int node, u32 slot_bytes, u32 slots, u64 shared_bytes),
 	TP_ARGS(node, slot_bytes, slots, shared_bytes),
 
@@ -34,6 +35,7 @@ TRACE_EVENT(cc_swiotlb_refill,
 
 /* kccd made a chunk private again. */
 TRACE_EVENT(cc_swiotlb_giveback,
+
 	TP_PROTO(int node, u64 bytes, u64 shared_bytes),
 	TP_ARGS(node, bytes, shared_bytes),
 
@@ -58,6 +60,7 @@ TRACE_EVENT(cc_swiotlb_giveback,
  * of the class that did, 0 where it is left to the legacy pool.
  */
 TRACE_EVENT(cc_swiotlb_fallback,
+
 	TP_PROTO(struct device *dev, size_t size, u32 wanted_bytes,
 		 u32 served_bytes),
 	TP_ARGS(dev, size, wanted_bytes, served_bytes),
@@ -83,6 +86,7 @@ TRACE_EVENT(cc_swiotlb_fallback,
 
 /* A mapping that nobody could serve. */
 TRACE_EVENT(cc_swiotlb_exhausted,
+
 	TP_PROTO(struct device *dev, size_t size),
 	TP_ARGS(dev, size),
 
