@@ -37,7 +37,7 @@ class Run:
     def __init__(self, module: Path, parameters: str, *options: str, timeout: int):
         command = (
             f"{vm.wait_ready()}; insmod /host/{module.name} {parameters};"
-            f" echo \"insmod: $?\"; {vm.counters()}; true"
+            f' echo "insmod: $?"; {vm.counters()}; true'
         )
         self.result = vm.run(
             command, "--add", str(module), *options, timeout=timeout, status=None

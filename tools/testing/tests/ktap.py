@@ -34,10 +34,11 @@ def parse(console: str) -> list[Test]:
         if not found:
             said.append(line)
             continue
-        name, _, directive = found.group(4).partition(" # ")
-        skipped = directive.removeprefix("SKIP ") if directive.startswith("SKIP") else ""
+        name, _, skipped = found.group(4).partition(" # SKIP")
         depth = len(found.group(1)) // 4
-        tests.append(Test(name.strip(), found.group(2) == "ok", skipped, depth, said))
+        tests.append(
+            Test(name.strip(), found.group(2) == "ok", skipped.strip(), depth, said)
+        )
         said = []
     return tests
 

@@ -32,7 +32,8 @@ def test_quoting():
 def test_guest_has_tools():
     """What the contract promises is there."""
     result = vm.run(
-        "for t in busybox fio mkfs.xfs mkfs.ext4 mount; do which $t || echo no $t; done;"
+        "for t in busybox fio mkfs.xfs mkfs.ext4 mount; do"
+        " which $t || echo no $t; done;"
         " fio --enghelp=libaio >/dev/null && echo libaio;"
         " ls -d /sys/kernel/tracing/events /sys/kernel/debug/swiotlb /sys/module;"
         " ls /dev/nvme0n1 /dev/vda; nproc; id -u"

@@ -25,7 +25,7 @@ def test_no_complaint(debug_module):
     """The kernel found nothing wrong, and DMA_API_DEBUG did look."""
     result = _run(debug_module).result
     assert result.status == 0, result.tail()
-    assert vm.lines(result.console, r"DMA-API: debugging enabled"), "not the debug kernel"
+    assert vm.lines(result.console, r"DMA-API: debugging enabled"), "another kernel"
     assert not vm.lines(result.console, r"DMA-API: .*disabl"), "DMA_API_DEBUG gave up"
 
 
@@ -33,7 +33,7 @@ def test_io():
     """Disks, a file system and the network under the same eyes."""
     result = vm.run(
         "sh /host/workload/disk nvme0n1 xfs 8M && sh /host/workload/disk vda ext4 8M;"
-        f" echo \"io: $?\"; {vm.counters()}",
+        f' echo "io: $?"; {vm.counters()}',
         *("--debug", "--add", str(vm.TESTING / "workload")),
         timeout=400,
     )

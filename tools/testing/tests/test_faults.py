@@ -57,7 +57,7 @@ def _results(module) -> dict[tuple[str, str], bool]:
     )
     found = {}
     parts = re.split(r"^.*fault (\w+) (\w+)$", result.console, flags=re.M)
-    for fault, case, said in zip(parts[1::3], parts[2::3], parts[3::3]):
+    for fault, case, said in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
         loaded = f"loaded {fault} {case}" in result.stdout
         for test in ktap.parse(said):
             if test.name == case:

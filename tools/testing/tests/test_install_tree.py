@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 import vm
+from lib import source
 
 TOOL = vm.ROOT / "tools" / "install-tree"
 
 
 @vm.once
 def _pristine() -> Path:
-    from lib import source  # pylint: disable=import-outside-toplevel
-
     return source.pristine().folder
 
 
 def _touched() -> set[str]:
     names = {"Makefile"}
-    for patch in [*vm.ROOT.glob("patches/*/*.patch"), *vm.TESTING.glob("patches/*/*.patch")]:
+    folders = (vm.ROOT, vm.TESTING)
+    for patch in [path for each in folders for path in each.glob("patches/*/*.patch")]:
         text = patch.read_text(encoding="utf-8")
         names.update(re.findall(r"^(?:---|\+\+\+) [ab]/(\S+)", text, re.M))
     return names
@@ -96,8 +96,9 @@ def test_other_series(tree, version):
     """A tree of a series without patches is refused by name."""
     major, minor = version.split()
     makefile = tree / "Makefile"
-    text = re.sub(r"^VERSION = .*", f"VERSION = {major}", makefile.read_text(), flags=re.M)
-    text = re.sub(r"^PATCHLEVEL = .*", f"PATCHLEVEL = {minor}", text, flags=re.M)
+    text = makefile.read_text()
+    for name, value in (("VERSION", major), ("PATCHLEVEL", minor)):
+        text = re.sub(rf"^{name} = .*", f"{name} = {value}", text, flags=re.M)
     makefile.write_text(text)
     before = _contents(tree)
     done = _install(tree)

@@ -31,7 +31,9 @@ def test_clippy():
         )
         said = done.stdout + done.stderr
         assert done.returncode == 0, said[-4000:]
-        assert re.search(r"CLIPPY.*cc_swiotlb", said), f"clippy did not run\n{said[-2000:]}"
+        assert re.search(r"CLIPPY.*cc_swiotlb", said), (
+            f"clippy did not run\n{said[-2000:]}"
+        )
         bad = [line for line in said.splitlines() if re.match(r"(warning|error)", line)]
         assert not bad, said[-4000:]
     finally:

@@ -65,9 +65,11 @@ def seen(request, tmp_path_factory):
 
 
 def _count(path: Path, word: str) -> int:
-    with open(path, "rb") as file:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
-            return len(re.findall(re.escape(word.encode()), memory))
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory,
+    ):
+        return len(re.findall(re.escape(word.encode()), memory))
 
 
 def test_payload_is_seen(seen):

@@ -125,8 +125,8 @@ def test_off():
     """cc_swiotlb.enable=0: swiotlb serves, at its full size."""
     result = _boot(
         "cc_swiotlb.enable=0",
-        f"dd if=/dev/nvme0n1 of=/dev/null bs=64k count=64 iflag=direct; {vm.counters()};"
-        f" {vm.show('used', '/sys/kernel/debug/swiotlb/io_tlb_nslabs')}",
+        "dd if=/dev/nvme0n1 of=/dev/null bs=64k count=64 iflag=direct;"
+        f" {vm.counters()}; {vm.show('used', '/sys/kernel/debug/swiotlb/io_tlb_nslabs')}",
     )
     assert result.stats() == {"state": "off"}
     assert int(result.section("used")) * 2048 >= 64 << 20

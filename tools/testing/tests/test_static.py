@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import vm
+from lib import source
 
 # Files that are data of others, or have no comments.
 NO_SPDX = {".gitignore", ".gitattributes", ".rustfmt.toml", "LICENSE", "COPYING"}
@@ -58,8 +59,6 @@ def _of(*suffixes: str, interpreter: str = "") -> list[Path]:
 @vm.once
 def _tree() -> Path:
     """The pristine kernel source, for its checkers."""
-    from lib import source  # pylint: disable=import-outside-toplevel
-
     return source.pristine().folder
 
 
@@ -177,7 +176,9 @@ def test_rustfmt(path, tmp_path):
     # rustfmt follows `mod`: a copy of the one file has none to follow.
     copy = tmp_path / path.name
     text = path.read_text(encoding="utf-8")
-    copy.write_text(re.sub(r"^(\s*(?:pub(?:\(.*?\))? )?)mod (\w+);", r"\1use \2;", text, flags=re.M))
+    copy.write_text(
+        re.sub(r"^(\s*(?:pub(?:\(.*?\))? )?)mod (\w+);", r"\1use \2;", text, flags=re.M)
+    )
     shutil.copy(_tree() / ".rustfmt.toml", tmp_path)
     _run([_rust_tool("RUSTFMT"), "--check", "--edition", "2021", str(copy)])
 

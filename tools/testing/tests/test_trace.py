@@ -7,7 +7,15 @@ import pytest
 import vm
 
 EVENTS = "/sys/kernel/tracing/events"
-FIELDS = ("dev_name", "dma_mask", "dev_addr", "size", "force", "orig_addr", "bounce_addr")
+FIELDS = (
+    "dev_name",
+    "dma_mask",
+    "dev_addr",
+    "size",
+    "force",
+    "orig_addr",
+    "bounce_addr",
+)
 OWN = ("refill", "giveback", "fallback", "exhausted")
 PAIR = re.compile(
     r"swiotlb_(bounced|unbounced): dev_name: (\S+) dma_mask=(\w+) dev_addr=(\w+)"

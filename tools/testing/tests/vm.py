@@ -91,7 +91,9 @@ def once(function):
     return remembered
 
 
-def run(command: str, *options: str, status: int | None = 0, timeout: int = 120) -> Result:
+def run(
+    command: str, *options: str, status: int | None = 0, timeout: int = 120
+) -> Result:
     """Boots a guest and runs a shell command in it.
 
     `status` is what it must end with, None for anything.
@@ -105,8 +107,7 @@ def run(command: str, *options: str, status: int | None = 0, timeout: int = 120)
         done = subprocess.run(
             words,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             errors="replace",
             timeout=timeout + 3600,
