@@ -3,8 +3,11 @@
 
 A flavour is a list of configuration fragments in tools/testing/configs/.  What
 a build was made from is kept in its folder as a stamp; a build whose stamp is
-right is not started again.  All steps hold one lock, so that two checkouts
-that share a cache take turns.
+right is not started again.
+
+Locks, in this order: "kernel" is held while anything is built, so that two
+checkouts that share a cache take turns; "kernel-<flavour>" is held as well
+while that build folder changes, and while its image is looked at or copied.
 """
 
 import dataclasses
@@ -119,12 +122,8 @@ def _configure(tree: Path, folder: Path, flavour: str) -> None:
     """Makes .config from the fragments and checks that it holds all they say."""
     wanted = settings_of(fragments(flavour))
     # What a configuration depends on besides the fragments.
-    kconfig = [
-        tree / "Makefile",
-        tree / "arch/x86/Kconfig",
-        tree / "kernel/dma/Kconfig",
-    ]
-    kconfig += (tree / "kernel/dma/cc_swiotlb").rglob("Kconfig*")
+    kconfig = [tree / "Makefile", tree / "kernel/dma/cc_swiotlb/Kconfig"]
+    kconfig += [tree / name for name in _own_files(tree) if "Kconfig" in name]
     stamp = cache.key(
         sorted(wanted.items()),
         cache.content_key(sorted(path for path in kconfig if path.exists())),
@@ -213,7 +212,7 @@ def _errors(text: str) -> str:
     return "\n".join(lines[first : first + 40])
 
 
-def _compile(tree: Path, folder: Path, flavour: str, lock: int) -> None:
+def _compile(tree: Path, folder: Path, flavour: str, locks: list[int]) -> None:
     log = folder / LOG
     history = folder / ".cc_swiotlb-steps"
     expected = int(history.read_text()) if history.exists() else 0
@@ -237,7 +236,7 @@ def _compile(tree: Path, folder: Path, flavour: str, lock: int) -> None:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=[lock],
+            pass_fds=locks,
         )
         try:
             status = process.wait()
@@ -274,22 +273,36 @@ def current(flavour: str) -> Kernel | None:
 
 def build(flavour: str) -> Kernel:
     """Builds the kernel of a flavour unless it is up to date."""
-    with cache.lock("kernel") as lock:
+    own_lock = f"kernel-{flavour}"
+    with cache.lock(own_lock):
         kernel = current(flavour)
-        if kernel:
-            return kernel
-        started = time.monotonic()
-        tree = source.pristine()
-        key = _key(tree, flavour)
-        folder = _folder(tree, flavour)
-        folder.mkdir(parents=True, exist_ok=True)
-        stamp = folder / STAMP
-        stamp.unlink(missing_ok=True)
-        patched = _update_tree(tree)
-        _configure(patched, folder, flavour)
-        _compile(patched, folder, flavour, lock)
-        if _key(tree, flavour) == key:
-            stamp.write_text(key)
-        took = progress.duration(time.monotonic() - started)
-        progress.note(f"kernel, flavour {flavour}, is ready after {took}: {folder}")
-        return Kernel(flavour, folder, patched)
+    if kernel:
+        return kernel
+    with cache.lock("kernel") as outer, cache.lock(own_lock) as inner:
+        # Another process may have built it in the meantime.
+        return current(flavour) or _build(flavour, [outer, inner])
+
+
+def _build(flavour: str, locks: list[int]) -> Kernel:
+    started = time.monotonic()
+    tree = source.pristine()
+    key = _key(tree, flavour)
+    folder = _folder(tree, flavour)
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = folder / STAMP
+    stamp.unlink(missing_ok=True)
+    patched = _update_tree(tree)
+    _configure(patched, folder, flavour)
+    _compile(patched, folder, flavour, locks)
+    # What was edited while the build ran may not be in it.
+    if _key(tree, flavour) == key:
+        stamp.write_text(key)
+    took = progress.duration(time.monotonic() - started)
+    progress.note(f"kernel, flavour {flavour}, is ready after {took}: {folder}")
+    return Kernel(flavour, folder, patched)
+
+
+def copy_image(kernel: Kernel, place: Path) -> None:
+    """Copies the image, which another build may change at any time."""
+    with cache.lock(f"kernel-{kernel.flavour}"):
+        shutil.copyfile(kernel.image, place)

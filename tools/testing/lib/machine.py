@@ -33,6 +33,19 @@ MIN_MEMORY = 256 * MIB
 LOW_LIMIT = 0xB0000000
 
 
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """What the machine of one run is made from."""
+
+    kernel: Path
+    initrd: Path
+    disks: Path
+    delay: Path | None
+    """The socket of the server that delays requests to the disks."""
+    shared: Path | None
+    """The shared memory of a confidential guest."""
+
+
 @dataclasses.dataclass
 class Options:
     """What the user chose."""
@@ -163,15 +176,7 @@ def _disks(options: Options, disks: Path, socket: Path | None) -> list[str]:
     return words
 
 
-def command(
-    options: Options,
-    kernel: Path,
-    initrd: Path,
-    disks: Path,
-    socket: Path | None,
-    shared: Path | None,
-    serials: list[int],
-) -> list[str]:
+def command(options: Options, files: Files, serials: list[int]) -> list[str]:
     """QEMU's command line; serials are descriptors of connected sockets."""
     qemu = shutil.which(QEMU)
     if not qemu:
@@ -179,15 +184,15 @@ def command(
     accel = "tcg,thread=multi" if options.accel == "tcg" else options.accel
     words = [qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     words += ["-machine", "q35,memory-backend=private", "-accel", accel, "-cpu", "max"]
-    words += ["-smp", str(options.cpus), *_memory(options, shared)]
-    words += ["-kernel", str(kernel), "-initrd", str(initrd)]
+    words += ["-smp", str(options.cpus), *_memory(options, files.shared)]
+    words += ["-kernel", str(files.kernel), "-initrd", str(files.initrd)]
     words += ["-append", kernel_arguments(options)]
     for index, descriptor in enumerate(serials):
         words += ["-chardev", f"socket,id=serial{index},fd={descriptor}"]
         # The third port would share an interrupt with the first; 5 is level-triggered.
         own = ",irq=6" if index == 2 else ""
         words += ["-device", f"isa-serial,index={index},chardev=serial{index}{own}"]
-    words += _disks(options, disks, socket)
+    words += _disks(options, files.disks, files.delay)
     if options.net:
         words += ["-netdev", "user,id=net0", "-device"]
         words.append(

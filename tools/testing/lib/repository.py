@@ -10,7 +10,7 @@ from lib.failure import Failure
 ROOT = Path(__file__).resolve().parents[3]
 TESTING = ROOT / "tools" / "testing"
 
-# Files of these kinds are compiled, wherever they are.
+# Files of these kinds are compiled.
 COMPILED_SUFFIXES = (".c", ".h", ".rs", ".S")
 COMPILED_NAMES = ("Makefile", "Kbuild", "Kconfig")
 
@@ -44,9 +44,10 @@ def kernel_inputs() -> str:
     wanted = []
     for name in _files():
         path = Path(name)
+        # The modules under tools/ are built by the tests that use them.
         compiled = (
             path.suffix in COMPILED_SUFFIXES or path.name in COMPILED_NAMES
-        ) and not name.startswith("tools/testing/lib/")
+        ) and not name.startswith("tools/")
         if compiled or path.suffix in (".patch", ".config"):
             wanted.append(ROOT / path)
     wanted.append(ROOT / "tools" / "install-tree")

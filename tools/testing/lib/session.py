@@ -20,7 +20,7 @@ from lib import cache, machine
 from lib.archive import Archive
 from lib.console import Console
 from lib.failure import Failure
-from lib.kernel import Kernel
+from lib.kernel import Kernel, copy_image
 
 # How a run ends when it is not the command's own status.
 HANG = 120
@@ -109,11 +109,14 @@ class Session:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(_run_folder())
             shared = self._shared(stack, folder)
+            image = folder / "kernel"
+            copy_image(self.kernel, image)
             initrd = self._initrd(folder)
             disks = folder / "disks"
             machine.make_disks(self.options, disks)
             delay = self._delay(stack, disks)
-            return self._run_qemu(stack, initrd, disks, delay, shared)
+            files = machine.Files(image, initrd, disks, delay, shared)
+            return self._run_qemu(stack, files)
 
     def _shared(self, stack: contextlib.ExitStack, folder: Path) -> Path | None:
         if self.options.guest != "coco":
@@ -182,19 +185,10 @@ class Session:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         return os.open(path, flags, 0o644), str(path)
 
-    def _run_qemu(
-        self,
-        stack: contextlib.ExitStack,
-        initrd: Path,
-        disks: Path,
-        delay: Path | None,
-        shared: Path | None,
-    ) -> int:
+    def _run_qemu(self, stack: contextlib.ExitStack, files: machine.Files) -> int:
         pairs = [socket.socketpair() for _ in range(3)]
         ends = [theirs.fileno() for _, theirs in pairs]
-        words = machine.command(
-            self.options, self.kernel.image, initrd, disks, delay, shared, ends
-        )
+        words = machine.command(self.options, files, ends)
         log, log_name = self._log()
         if self.command is not None and log_name != "standard error":
             print(f"ccvm: console: {log_name}", file=sys.stderr, flush=True)
