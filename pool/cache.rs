@@ -62,8 +62,9 @@ impl Pair {
             Ok(()) => return Ok(()),
             Err(slot) => slot,
         };
+        self.previous.push(slot)?;
         mem::swap(&mut self.loaded, &mut self.previous);
-        self.loaded.push(slot)
+        Ok(())
     }
 }
 
@@ -173,35 +174,43 @@ impl CpuCaches {
         }
     }
 
-    /// Puts a slot of `class` into this CPU's magazines, and a full one into `depot` if need be.
-    ///
-    /// A slot that nobody has room for comes back.
+    /// Puts a slot of `class` into this CPU's magazines. It comes back when both are full.
     #[inline]
     pub(crate) fn push(
+        &self,
+        class: SizeClass,
+        slot: FreeSlot,
+        irq: &LocalInterruptDisabled,
+    ) -> Result<(), FreeSlot> {
+        self.with(class, irq, |pair, cache| {
+            pair.push(slot)?;
+            let count = cache.returned.load(Relaxed).wrapping_add(1);
+            cache.returned.store(count, Relaxed);
+            Ok(())
+        })
+        .unwrap_or(Err(slot))
+    }
+
+    /// Leaves a full magazine to `depot` and puts a slot into the empty one that it gives for it.
+    ///
+    /// To be called when [`Self::push`] has found no room. The slot comes back when the depot has
+    /// no empty magazine.
+    pub(crate) fn push_via(
         &self,
         depot: &Depot,
         class: SizeClass,
         slot: FreeSlot,
         irq: &LocalInterruptDisabled,
     ) -> Result<(), FreeSlot> {
-        self.with(class, irq, |pair, cache| {
-            let slot = match pair.push(slot) {
-                Ok(()) => None,
-                Err(slot) => Some(slot),
-            };
-            if let Some(slot) = slot {
-                // Both are full: the colder one goes.
-                if !depot.swap_for_empty(class, &mut pair.previous, irq) {
-                    return Err(slot);
-                }
-                mem::swap(&mut pair.loaded, &mut pair.previous);
-                pair.loaded.push(slot)?;
-            }
-            let count = cache.returned.load(Relaxed).wrapping_add(1);
-            cache.returned.store(count, Relaxed);
-            Ok(())
-        })
-        .unwrap_or(Err(slot))
+        // The colder one goes.
+        let exchanged = self.with(class, irq, |pair, _| {
+            depot.swap_for_empty(class, &mut pair.previous, irq)
+        });
+        if exchanged == Some(true) {
+            self.push(class, slot, irq)
+        } else {
+            Err(slot)
+        }
     }
 
     fn of_class(&self, class: SizeClass) -> impl Iterator<Item = &ClassCache> {

@@ -12,8 +12,9 @@
 //!
 //! A CPU that wants to store a full magazine needs an empty one in exchange. There are two
 //! magazines for each CPU, and one more for each full magazine of slots that was ever made, so the
-//! depots hold `slots / capacity` magazines. The CPU that asks holds two full ones, so that at
-//! least two of those in the depots have to be empty.
+//! depots together hold `slots / capacity` magazines. The CPU that asks holds two full ones, so
+//! that at least two of those in the depots have to be empty. It may be another node's depot that
+//! has them.
 
 use super::{
     class::{

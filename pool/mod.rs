@@ -306,11 +306,17 @@ impl Pool {
                 candidate = this.larger();
             }
         }
-        // Whatever was found, somebody should look after this class.
-        if self.depots.iter().any(|depot| depot.is_low(class)) {
+        // Whatever was found, somebody should look after the class that was asked for, and after
+        // the one that had to help.
+        let helper = found.map_or(class, |(_, helper)| helper);
+        if self.is_low(class) || self.is_low(helper) {
             self.doorbell.ring();
         }
         found
+    }
+
+    fn is_low(&self, class: SizeClass) -> bool {
+        self.depots.iter().any(|depot| depot.is_low(class))
     }
 
     fn take_from_depots(
@@ -323,13 +329,7 @@ impl Pool {
         if let Some(slot) = self.caches.pop(class, irq) {
             return Some((slot, class));
         }
-        // Our own node first, then the others.
-        let near = self.depots.iter().skip(home).take(1);
-        let far = self.depots.iter().enumerate();
-        let far = far
-            .filter(|(node, _)| *node != home)
-            .map(|(_, depot)| depot);
-        for depot in Iterator::chain(near, far) {
+        for depot in self.depots_from(home) {
             if let Some(slot) = self.caches.pop_from(depot, class, depth, irq) {
                 return Some((slot, class));
             }
@@ -341,12 +341,33 @@ impl Pool {
     #[inline]
     fn put(&self, slot: FreeSlot, class: SizeClass) {
         let irq = local_interrupt_disable();
-        let Some(depot) = self.depots.get(self.home()) else {
-            return;
-        };
-        if self.caches.push(depot, class, slot, &irq).is_err() {
-            self.lost(class);
+        if let Err(slot) = self.caches.push(class, slot, &irq) {
+            self.put_slow(slot, class, &irq);
         }
+    }
+
+    /// This CPU's magazines of `class` are full: one goes to a depot.
+    #[cold]
+    #[inline(never)]
+    fn put_slow(&self, slot: FreeSlot, class: SizeClass, irq: &LocalInterruptDisabled) {
+        // Where mappings are made on one node and end on another, the empty magazines gather at
+        // the depot of the former.
+        for depot in self.depots_from(self.home()) {
+            if self.caches.push_via(depot, class, slot, irq).is_ok() {
+                return;
+            }
+        }
+        self.lost(class);
+    }
+
+    /// All depots, that of node `home` first.
+    fn depots_from(&self, home: usize) -> impl Iterator<Item = &Depot> {
+        let near = self.depots.iter().skip(home).take(1);
+        let far = self.depots.iter().enumerate();
+        let far = far
+            .filter(move |(node, _)| *node != home)
+            .map(|(_, depot)| depot);
+        Iterator::chain(near, far).map(|depot| &**depot)
     }
 
     /// The depot of this CPU's node.
