@@ -151,4 +151,8 @@ def install(packages: list[str]) -> None:
         # A failed update matters only if the installation fails for it.
         if result.returncode and command is arguments:
             tail = "\n".join(result.stdout.splitlines()[-15:])
-            raise Failure(f"{tail}\n\nthis failed: {line}")
+            hint = ""
+            if "Unable to locate" in tail or "no installation candidate" in tail:
+                codename = os_release().get("VERSION_CODENAME", "")
+                hint = f"; are {codename} and {codename}-security in apt's sources?"
+            raise Failure(f"{tail}\n\nthis failed: {line}{hint}")
