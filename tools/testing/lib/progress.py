@@ -5,6 +5,7 @@ On a terminal one line is rewritten; elsewhere a line is printed when a step
 starts, every INTERVAL_S seconds, and when it ends.
 """
 
+import shutil
 import sys
 import threading
 import time
@@ -58,6 +59,7 @@ class Step:
             elapsed = duration(time.monotonic() - self._start)
             line = f"{self.name}: {elapsed} {self.detail()}".rstrip()
             if self._terminal:
-                print(f"\r\033[K{line[:100]}", end="", file=sys.stderr, flush=True)
+                width = shutil.get_terminal_size().columns - 1
+                print(f"\r\033[K{line[:width]}", end="", file=sys.stderr, flush=True)
             else:
                 note(line)

@@ -355,6 +355,21 @@ def _raw_terminal():
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
+def _sweep(folder: Path) -> None:
+    """Removes the folder of a run, and its shared memory, if the run is over."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shared = folder / "shared"
+        if shared.is_symlink():
+            shared.readlink().unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
 @contextlib.contextmanager
 def _run_folder():
     """A folder for one run; folders of runs that were killed are swept."""
@@ -362,17 +377,8 @@ def _run_folder():
     parent.mkdir(exist_ok=True)
     with cache.lock("run"):
         for old in parent.iterdir():
-            descriptor = os.open(old, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shared = old / "shared"
-                if shared.is_symlink():
-                    shared.readlink().unlink(missing_ok=True)
-                shutil.rmtree(old, ignore_errors=True)
-            except BlockingIOError:
-                pass
-            finally:
-                os.close(descriptor)
+            with contextlib.suppress(FileNotFoundError):
+                _sweep(old)
         folder = Path(tempfile.mkdtemp(dir=parent))
         descriptor = os.open(folder, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
