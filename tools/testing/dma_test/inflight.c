@@ -87,11 +87,11 @@ static void dt_unmap_many(struct dt *dt, struct dt_map **maps, int n,
 	int i;
 
 	for (i = n - 1; i >= 0; i--) {
-		struct dt_map *m;
+		u32 other = dt_below(dt, i + 1);
+		struct dt_map *m = maps[other];
 
 		/* A random one of those that are left. */
-		swap(maps[i], maps[dt_below(dt, i + 1)]);
-		m = maps[i];
+		maps[other] = maps[i];
 
 		dt_check_bounce(m, written + m->seed, 0, m->size,
 				"alone in its slot");
