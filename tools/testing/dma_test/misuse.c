@@ -14,11 +14,11 @@
 
 #define DT_WITNESSES	96
 
-static struct dt_map dt_victim(struct dt *dt, size_t size)
+static struct dt_map dt_victim_at(struct dt *dt, size_t offset, size_t size)
 {
 	struct dt_map m = {
 		.dev = dt->dev,
-		.cpu = dt->area + PAGE_SIZE,
+		.cpu = dt->area + offset,
 		.size = size,
 		.dir = DMA_BIDIRECTIONAL,
 		.seed = dt_next_seed(),
@@ -26,6 +26,11 @@ static struct dt_map dt_victim(struct dt *dt, size_t size)
 
 	dt_fill_cpu(&m, m.seed);
 	return m;
+}
+
+static struct dt_map dt_victim(struct dt *dt, size_t size)
+{
+	return dt_victim_at(dt, PAGE_SIZE, size);
 }
 
 /*
@@ -44,7 +49,7 @@ static void dt_check_slots(struct dt *dt, size_t size)
 	for (n = 0; n < DT_WITNESSES; n++) {
 		struct dt_map *m = &maps[n];
 
-		*m = dt_victim(dt, size);
+		*m = dt_victim_at(dt, SZ_512K, size);
 		m->dir = DMA_TO_DEVICE;
 		if (dt_map(m))
 			break;

@@ -9,10 +9,10 @@
 #include "dma_test.h"
 
 /* Every size up to here, and around each class boundary beyond. */
-#define DT_EVERY_SIZE	4200
+#define DT_EVERY_SIZE	20000
 
 /* Beyond: a stride that is a prime, so that all residues are met. */
-#define DT_SIZE_STRIDE	4093
+#define DT_SIZE_STRIDE	1021
 
 static const size_t dt_classes[] = {
 	512, SZ_2K, SZ_4K, SZ_8K, SZ_16K, SZ_32K, SZ_64K, SZ_128K, SZ_256K,
@@ -87,7 +87,7 @@ void dt_sizes(struct dt *dt)
 				dt_masks[i], max);
 
 		for (size = 1; size <= DT_EVERY_SIZE && !dt_failed();
-		     size += dt_quick ? 37 : 1 + i)
+		     size += dt_quick ? 97 : 1 + i)
 			dt_one_size(dt, size, size * 7 % PAGE_SIZE);
 
 		for (c = 0; c < ARRAY_SIZE(dt_classes) && !dt_failed(); c++) {
@@ -99,7 +99,7 @@ void dt_sizes(struct dt *dt)
 		}
 
 		for (size = DT_EVERY_SIZE; size < max && !dt_failed();
-		     size += DT_SIZE_STRIDE * (dt_quick ? 16 : 1 + i))
+		     size += DT_SIZE_STRIDE * (dt_quick ? 64 : 1 + i))
 			dt_one_size(dt, size, size * 7 % PAGE_SIZE);
 
 		for (size = max; size > max - 4 && !dt_failed(); size--)
@@ -132,7 +132,7 @@ void dt_offsets(struct dt *dt)
 }
 
 /*
- * Large mappings, the largest among them, at offsets a stride of 61 bytes
+ * Large mappings, the largest among them, at offsets a stride of 17 bytes
  * apart (a prime: each residue of 512 is met), and at both ends of a page.
  */
 void dt_large_offsets(struct dt *dt)
@@ -151,7 +151,7 @@ void dt_large_offsets(struct dt *dt)
 		}
 
 		for (offset = 0; offset < PAGE_SIZE && !dt_failed();
-		     offset += dt_quick ? 509 : 61) {
+		     offset += dt_quick ? 509 : 17) {
 			struct dt_map m;
 
 			m = dt_at(dt, offset, SZ_16K + offset,

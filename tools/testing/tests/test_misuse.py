@@ -22,8 +22,7 @@ def test_case(case, module):
 @pytest.mark.parametrize("message", MESSAGES)
 def test_message(message, module):
     """The kernel log says so, once."""
-    console = _run(module).result.console
-    found = vm.lines(console, message)
+    found = vm.lines(_run(module).log, message)
     assert len(found) == 1, f"{len(found)} messages: {found[:5]}"
 
 

@@ -23,6 +23,7 @@ for name in enable watermark max from_device; do
 	echo "=== $name"; cat {vm.PARAMETERS}/$name
 done
 {vm.counters()}
+{vm.log()}
 """
 
 
@@ -48,7 +49,9 @@ def _bad() -> vm.Result:
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
 def test_bad_watermark(value):
     """Refused with a message that shows the right form."""
-    said = vm.lines(_bad().console, rf"cc_swiotlb: watermark={re.escape(value)} ")
+    said = vm.lines(
+        _bad().section("log"), rf"cc_swiotlb: watermark={re.escape(value)} "
+    )
     assert len(said) == 1, said
     assert FORM.search(said[0]), said[0]
 
@@ -158,4 +161,4 @@ def test_from_device_zero(module):
         timeout=200,
     )
     assert "zero" in result.stdout
-    assert "insmod: 0" in result.stdout, vm.lines(result.console, r"not ok|# ")
+    assert "insmod: 0" in result.stdout, result.tail()

@@ -132,6 +132,18 @@ def counters() -> str:
     return f"{show('stats', STATS)}; {show('classes', CLASSES)}"
 
 
+def log() -> str:
+    """A shell command that prints the kernel log as the section `log`.
+
+    For exact reading: an emulated serial console loses characters under load.
+    It needs LOG_SPACE on the kernel's command line.
+    """
+    return "echo '=== log'; dmesg"
+
+
+LOG_SPACE = "log_buf_len=8M printk.devkmsg=on"
+
+
 def wait_ready() -> str:
     """A shell command that waits until kccd has filled the pools."""
     return (
