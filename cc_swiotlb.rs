@@ -23,6 +23,10 @@ mod params;
 mod pool;
 mod trace;
 
+use glue::{
+    memory,
+    thread::Thread, //
+};
 use kernel::{
     debugfs,
     debugfs::Dir,
@@ -51,11 +55,6 @@ static POOL: SetOnce<&'static Pool> = SetOnce::new();
 /// Mappings that came before the pool.
 static EARLY: Atomic<u64> = Atomic::new(0);
 
-kernel::sync::global_lock! {
-    // SAFETY: Initialised first thing in `CcSwiotlb::init()`, and used after that only.
-    unsafe(uninit) static KCCD: Mutex<Option<glue::thread::Thread<Pool>>> = None;
-}
-
 /// The pool, if it can serve.
 #[inline]
 pub(crate) fn pool() -> Option<&'static Pool> {
@@ -73,20 +72,10 @@ pub(crate) fn early() -> u64 {
     EARLY.load(Relaxed)
 }
 
-/// Ends the conversions, for good. May sleep.
-pub(crate) fn stop() {
-    if pool().is_none() {
-        return;
-    }
-    let thread = KCCD.lock().take();
-    if let Some(thread) = thread {
-        thread.stop();
-    }
-}
-
 /// The module, which is built in and stays.
 struct CcSwiotlb {
-    _debugfs: Files,
+    _debugfs: Option<Files>,
+    _kccd: Option<Thread<Pool>>,
 }
 
 /// A file in debugfs, about the pool if there is one.
@@ -127,33 +116,40 @@ impl Files {
 }
 
 /// Sets the pool up and fills it, so that no driver that starts after us meets an empty one.
-fn start() -> Result<&'static Pool> {
+fn start() -> Result<(&'static Pool, Thread<Pool>)> {
+    if !memory::has_legacy_pool() {
+        // The DMA API bounces nothing then.
+        pr_err!("swiotlb is off, and nothing is bounced without it\n");
+        return Err(ENODEV);
+    }
     let pool = glue::leak(KBox::pin_init(Pool::new(), GFP_KERNEL)?);
     if let kccd::Round::Failed(error) = pool.grow_to_watermarks() {
         pr_warn!("not all slots could be made ready ({error:?}), kccd goes on\n");
     }
-    *KCCD.lock() = Some(glue::thread::Thread::spawn(kccd::NAME, pool)?);
-    Ok(pool)
+    let kccd = Thread::spawn(kccd::NAME, pool)?;
+    Ok((pool, kccd))
 }
 
 impl kernel::Module for CcSwiotlb {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        // SAFETY: Called once, before any use of it.
-        unsafe { KCCD.init() };
-        if !glue::wanted() {
-            return Ok(Self {
-                _debugfs: Files::new(None)?,
-            });
-        }
-        let pool = start().inspect_err(|error| {
-            pr_err!("cannot start ({error:?}), the legacy pool serves all mappings\n");
-            glue::switch_off();
-        })?;
-        // From here on the hooks find it.
-        POOL.populate(pool);
-        pr_info!("on, watermark {}\n", params::watermark());
+        let running = if glue::wanted() {
+            let running = start().inspect_err(|error| {
+                pr_err!("cannot start ({error:?}), what there is of swiotlb serves\n");
+                glue::switch_off();
+            })?;
+            // From here on the hooks find it.
+            POOL.populate(running.0);
+            pr_info!("on, watermark {}\n", params::watermark());
+            Some(running)
+        } else {
+            None
+        };
+        let (pool, kccd) = running.unzip();
         Ok(Self {
-            _debugfs: Files::new(Some(pool))?,
+            _debugfs: Files::new(pool)
+                .inspect_err(|error| pr_warn!("no files in debugfs ({error:?})\n"))
+                .ok(),
+            _kccd: kccd,
         })
     }
 }

@@ -31,12 +31,11 @@ impl Sides {
     /// The whole of `mapping`, which `slot` holds.
     #[inline]
     pub(crate) fn of(slot: &FreeSlot, mapping: &Mapping) -> Self {
-        // INVARIANT: A layout is chosen so that the mapping fits into the slot, and a slot's
-        // record is only ever written from the driver's call.
+        // INVARIANT: By the type invariants of `Mapping`.
         Self {
-            shared: slot.base.add(mapping.offset),
-            private: mapping.orig,
-            bytes: mapping.size,
+            shared: slot.base.add(mapping.offset()),
+            private: mapping.orig(),
+            bytes: mapping.size(),
         }
     }
 

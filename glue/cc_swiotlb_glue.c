@@ -14,6 +14,7 @@
 #include <linux/memblock.h>
 #include <linux/mm.h>
 #include <linux/moduleparam.h>
+#include <linux/nodemask.h>
 #include <linux/pfn.h>
 #include <linux/reboot.h>
 #include <linux/set_memory.h>
@@ -38,12 +39,14 @@ MODULE_PARM_DESC(enable, "1 on, 0 off, -1 on in a confidential guest (default)")
 /**
  * cc_swiotlb_wanted() - Whether the allocator is to serve this boot.
  *
- * Stable once the command line has been parsed. Xen PV domains translate
- * addresses on their own and keep the software IO TLB.
+ * Stable once the command line has been parsed. swiotlb-xen looks for pools in
+ * a way of its own and keeps the software IO TLB.
+ *
+ * Return: %true if it was asked for, or if this is a confidential guest.
  */
 bool cc_swiotlb_wanted(void)
 {
-	if (xen_pv_domain())
+	if (IS_ENABLED(CONFIG_SWIOTLB_XEN) && xen_domain())
 		return false;
 	if (enable_param < 0)
 		return cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT);
@@ -53,6 +56,8 @@ bool cc_swiotlb_wanted(void)
 /**
  * cc_swiotlb_legacy_bytes() - How large the fallback pool is.
  * @bytes: Size of the software IO TLB if there were no cc_swiotlb.
+ *
+ * Return: size in bytes.
  */
 unsigned long cc_swiotlb_legacy_bytes(unsigned long bytes)
 {
@@ -126,22 +131,30 @@ ALLOW_ERROR_INJECTION(cc_swiotlb_unshare, ERRNO);
  */
 noinline struct page *cc_swiotlb_alloc_block(int node, unsigned int order)
 {
+	if (!node_online(node))
+		node = NUMA_NO_NODE;
 	return alloc_pages_node(node, GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY,
 				order);
 }
+ALLOW_ERROR_INJECTION(cc_swiotlb_alloc_block, NULL);
 
 /**
  * cc_swiotlb_nr_directory_pages() - Extent of memory that a slot can lie in.
  *
- * Return: number of page frames up to the last one that can ever be memory.
+ * Memory that is plugged in later counts, but firmware may announce room for
+ * much more than will ever come: not beyond four times what is there.
+ *
+ * Return: number of page frames.
  */
 unsigned long cc_swiotlb_nr_directory_pages(void)
 {
-	return max(max_possible_pfn, max_pfn);
+	return clamp(max_possible_pfn, max_pfn, 4 * max_pfn);
 }
 
 /**
- * cc_swiotlb_ram_pages() - Memory of the guest, in pages.
+ * cc_swiotlb_ram_pages() - Memory of the guest.
+ *
+ * Return: number of pages.
  */
 unsigned long cc_swiotlb_ram_pages(void)
 {
@@ -150,13 +163,29 @@ unsigned long cc_swiotlb_ram_pages(void)
 
 /**
  * cc_swiotlb_nr_nodes() - Number of NUMA node numbers.
+ *
+ * Return: one more than the largest node number that is possible.
  */
 unsigned int cc_swiotlb_nr_nodes(void)
 {
 	return nr_node_ids;
 }
 
-/* Conversions must be over when the next kernel is started. */
+/**
+ * cc_swiotlb_node_has_cpus() - Whether slots are wanted on a NUMA node.
+ * @node: Node number below cc_swiotlb_nr_nodes().
+ *
+ * Return: %true if a CPU of the node is there.
+ */
+bool cc_swiotlb_node_has_cpus(unsigned int node)
+{
+	return node_state(node, N_CPU);
+}
+
+/*
+ * No new conversions while the machine goes down. Not waited for: that is what
+ * enc_kexec_begin() does where it matters.
+ */
 static int cc_swiotlb_reboot(struct notifier_block *nb, unsigned long action,
 			     void *data)
 {

@@ -17,6 +17,7 @@ struct page *cc_swiotlb_alloc_block(int node, unsigned int order);
 unsigned long cc_swiotlb_nr_directory_pages(void);
 unsigned long cc_swiotlb_ram_pages(void);
 unsigned int cc_swiotlb_nr_nodes(void);
+bool cc_swiotlb_node_has_cpus(unsigned int node);
 void cc_swiotlb_key_off(void);
 
 /* Called by C, defined in Rust. */

@@ -77,9 +77,18 @@ impl<'a> DmaDevice<'a> {
                 bindings::cc_swiotlb_dma_limit(self.raw),
             )
         };
-        first
-            .checked_add((size as u64).saturating_sub(1))
-            .is_some_and(|last| last <= limit)
+        // What `DMA_MAPPING_ERROR` is: the address has no translation.
+        first != u64::MAX
+            && first
+                .checked_add((size as u64).saturating_sub(1))
+                .is_some_and(|last| last <= limit)
+    }
+
+    /// Waits for what `arch_sync_dma_for_cpu()` began, before bytes that the device wrote are read.
+    #[inline]
+    pub(crate) fn flush(self) {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::cc_swiotlb_sync_flush(self.raw) }
     }
 
     /// Makes the DMA API sync this device's mappings from now on: it has one that is bounced.

@@ -7,6 +7,7 @@
 
 #include <linux/dma-direct.h>
 #include <linux/dma-map-ops.h>
+#include <linux/iommu-dma.h>
 #include <linux/kmsan-checks.h>
 #include <linux/mm.h>
 #include <linux/topology.h>
@@ -41,8 +42,11 @@ rust_helper_cc_swiotlb_dma_addr(struct device *dev, phys_addr_t phys)
 	return phys_to_dma_unencrypted(dev, phys);
 }
 
+/* Behind an IOMMU the mask limits the IOVA, not where the memory is. */
 __rust_helper u64 rust_helper_cc_swiotlb_dma_limit(struct device *dev)
 {
+	if (use_dma_iommu(dev))
+		return U64_MAX;
 	if (!dev->dma_mask)
 		return 0;
 	return min_not_zero(*dev->dma_mask, dev->bus_dma_limit);
@@ -51,6 +55,13 @@ __rust_helper u64 rust_helper_cc_swiotlb_dma_limit(struct device *dev)
 __rust_helper void rust_helper_cc_swiotlb_reset_need_sync(struct device *dev)
 {
 	dma_reset_need_sync(dev);
+}
+
+/* To be called before reading what a device wrote, see swiotlb_bounce(). */
+__rust_helper void rust_helper_cc_swiotlb_sync_flush(struct device *dev)
+{
+	if (!dev_is_dma_coherent(dev))
+		arch_sync_dma_flush();
 }
 
 __rust_helper void rust_helper_cc_swiotlb_unpoison(const void *addr, size_t len)

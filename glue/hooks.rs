@@ -32,7 +32,9 @@ unsafe extern "C" fn __cc_swiotlb_map(
     size: usize,
     alloc_align_mask: c_uint,
     dir: bindings::dma_data_direction,
-    attrs: c_ulong,
+    // Mappings are copied in whatever the attributes say, as swiotlb.c does: the slot must not
+    // carry what was in it before.
+    _attrs: c_ulong,
 ) -> bindings::phys_addr_t {
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
@@ -40,14 +42,14 @@ unsafe extern "C" fn __cc_swiotlb_map(
         crate::note_early();
         return MAPPING_ERROR;
     };
-    // Mappings are copied in whatever the attributes say, as swiotlb.c does: the slot must not
-    // carry what was in it before.
-    let _ = attrs;
-    let request = Request {
-        orig: Phys::new(orig),
-        size,
-        alloc_align_mask: u64::from(alloc_align_mask),
-        direction: Direction::from_raw(dir),
+    // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
+    let request = unsafe {
+        Request::new(
+            Phys::new(orig),
+            size,
+            u64::from(alloc_align_mask),
+            Direction::from_raw(dir),
+        )
     };
     pool.map(dev, &request).map_or(MAPPING_ERROR, Phys::raw)
 }
@@ -121,7 +123,7 @@ unsafe extern "C" fn __cc_swiotlb_exhausted(dev: *mut bindings::device, size: us
     }
 }
 
-/// The largest mapping that `dev` may ask for, in bytes.
+/// The largest mapping that `dev` may ask for, in bytes; 0 if that is for the legacy pool to say.
 ///
 /// # Safety
 ///
@@ -130,19 +132,19 @@ unsafe extern "C" fn __cc_swiotlb_exhausted(dev: *mut bindings::device, size: us
 unsafe extern "C" fn __cc_swiotlb_max_mapping_size(dev: *mut bindings::device) -> usize {
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
-    crate::pool::layout::max_mapping_bytes(dev.min_align_mask())
+    crate::pool().map_or(0, |pool| pool.max_mapping_bytes(dev))
 }
 
-/// Ends the conversions: another kernel is about to start.
-///
-/// May sleep.
+/// Ends the conversions: the machine goes down.
 ///
 /// # Safety
 ///
 /// None.
 #[export]
 unsafe extern "C" fn cc_swiotlb_stop() {
-    crate::stop();
+    if let Some(pool) = crate::pool() {
+        pool.doorbell.stop();
+    }
 }
 
 impl Direction {

@@ -3,8 +3,8 @@
 //! Chunks of memory, and their conversion between private and shared.
 //!
 //! A block is either private or shared, and is of another type in each state. A block whose
-//! conversion failed is in neither: it is leaked on purpose, for its pages must never be used again
-//! (mainline's swiotlb.c does the same).
+//! conversion failed is in neither. If it can be made private it is freed, otherwise it is leaked on
+//! purpose, for its pages must never be used again: as alloc_dma_pages() in swiotlb.c does it.
 
 use crate::pool::{
     address::Phys,
@@ -66,14 +66,19 @@ pub(crate) struct PrivateChunk {
 
 /// Memory that the host can read and write.
 ///
-/// Not freed when dropped: only what is private again can be.
+/// Not freed when dropped: the host can reach it.
 pub(crate) struct SharedChunk {
-    block: Block,
+    _block: Block,
 }
 
-/// A conversion failed, and the memory is lost.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Leaked(pub(crate) Error);
+/// A conversion failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NotShared {
+    /// The memory is private, and freed.
+    Freed(Error),
+    /// The memory is lost.
+    Leaked(Error),
+}
 
 impl PrivateChunk {
     /// Allocates a chunk, on `node` if possible.
@@ -81,7 +86,7 @@ impl PrivateChunk {
     /// May sleep. Tries not too hard: [`None`] is common when memory is short or fragmented.
     pub(crate) fn new(node: usize) -> Option<Self> {
         let node = c_int::try_from(node).ok()?;
-        // SAFETY: Any node number will do, the page allocator falls back to others.
+        // SAFETY: Any node number will do: one that is not online is not passed on.
         let page = unsafe { bindings::cc_swiotlb_alloc_block(node, ORDER) };
         // INVARIANT: Just allocated, with that order.
         let block = Block {
@@ -98,20 +103,25 @@ impl PrivateChunk {
     /// Shares the chunk with the host, filled with zeroes.
     ///
     /// May sleep, and takes long: a confidential guest pays 10 to 100 ms for it.
-    pub(crate) fn share(self) -> Result<SharedChunk, Leaked> {
+    pub(crate) fn share(self) -> Result<SharedChunk, NotShared> {
         // What is private is gone before the host can look, whatever the conversion does to it.
         self.block.zero();
         // SAFETY: The range is a block of the direct map, page-aligned, and ours.
         let ret = unsafe { bindings::cc_swiotlb_share(self.block.vaddr(), PAGES) };
         if ret != 0 {
+            let error = Error::from_errno(ret);
+            // SAFETY: As above.
+            if unsafe { bindings::cc_swiotlb_unshare(self.block.vaddr(), PAGES) } == 0 {
+                return Err(NotShared::Freed(error));
+            }
             // In neither state: leaked.
             mem::forget(self);
-            return Err(Leaked(Error::from_errno(ret)));
+            return Err(NotShared::Leaked(error));
         }
         // Conversion leaves anything in it, depending on the platform.
         self.block.zero();
         Ok(SharedChunk {
-            block: self.into_block(),
+            _block: self.into_block(),
         })
     }
 
@@ -130,25 +140,6 @@ impl Drop for PrivateChunk {
         // SAFETY: By the type invariant of `Block` it is ours and of that order; it is private,
         // so that anybody may use it.
         unsafe { bindings::__free_pages(self.block.page.as_ptr(), ORDER) };
-    }
-}
-
-impl SharedChunk {
-    /// Makes the chunk private again, filled with zeroes.
-    ///
-    /// May sleep, and takes long.
-    #[expect(dead_code, reason = "give-back is not there yet")]
-    pub(crate) fn unshare(self) -> Result<PrivateChunk, Leaked> {
-        // What the host has seen, it has seen; the next owner of the memory has no use for it.
-        self.block.zero();
-        // SAFETY: The range is a block of the direct map, page-aligned, and ours.
-        let ret = unsafe { bindings::cc_swiotlb_unshare(self.block.vaddr(), PAGES) };
-        if ret != 0 {
-            // In neither state: leaked, as a shared chunk always is when it is dropped.
-            return Err(Leaked(Error::from_errno(ret)));
-        }
-        self.block.zero();
-        Ok(PrivateChunk { block: self.block })
     }
 }
 
@@ -182,4 +173,16 @@ pub(crate) fn node_of_cpu(cpu: u32) -> usize {
 pub(crate) fn nodes() -> usize {
     // SAFETY: Reads a number that is fixed after boot.
     usize::try_from(unsafe { bindings::cc_swiotlb_nr_nodes() }).map_or(1, |count| count.max(1))
+}
+
+/// Whether slots are wanted on a NUMA node: it has CPUs.
+pub(crate) fn node_has_cpus(node: usize) -> bool {
+    // SAFETY: The number is below `nodes()`, or the answer is that there is no such node.
+    node < nodes() && unsafe { bindings::cc_swiotlb_node_has_cpus(node as c_uint) }
+}
+
+/// Whether the legacy pool is there.
+pub(crate) fn has_legacy_pool() -> bool {
+    // SAFETY: Reads what was set at boot.
+    unsafe { bindings::is_swiotlb_allocated() }
 }

@@ -5,8 +5,10 @@
 //! # Locking
 //!
 //! `state` is taken with interrupts disabled and held for a few instructions; nothing else is
-//! taken while it is held. `quiet` saves the mapping path from taking it when there is nothing to
-//! say: it may be stale for a moment, in which case a ring comes with the next magazine.
+//! taken while it is held. `quiet`, written with it held, saves the mapping path from taking it when
+//! there is nothing to say. A ring that a stale `quiet` swallows is not missed: kccd, once awake,
+//! takes the lock of every depot before it looks (`Depot::set_levels()`), and the slots that the
+//! ring was about were taken out under that lock.
 
 use kernel::{
     new_condvar,
@@ -63,11 +65,19 @@ impl Doorbell {
 
     /// Wakes kccd. Any context but NMI.
     pub(crate) fn ring(&self) {
-        if self.quiet.load(Relaxed) != 0 {
-            return;
+        if self.quiet.load(Relaxed) == 0 {
+            self.ring_anyway();
         }
+    }
+
+    /// Wakes kccd even from a pause. Any context but NMI.
+    ///
+    /// For what kccd reads without the lock of a depot, a parameter: `quiet` says nothing about that.
+    pub(crate) fn ring_anyway(&self) {
+        let mut state = self.state.lock();
+        state.rung = true;
         self.quiet.store(1, Relaxed);
-        self.state.lock().rung = true;
+        drop(state);
         self.rang.notify_one();
     }
 
@@ -98,10 +108,11 @@ impl Doorbell {
         }
     }
 
-    /// Waits for `timeout`, deaf to everything but [`Self::stop`]. May sleep.
+    /// Waits for `timeout`, deaf to [`Self::ring`]. May sleep.
     pub(crate) fn pause(&self, timeout: Jiffies) -> Wake {
-        self.quiet.store(1, Relaxed);
         let mut state = self.state.lock();
+        self.quiet.store(1, Relaxed);
+        state.rung = false;
         if !state.stopped {
             let _ = self.rang.wait_interruptible_timeout(&mut state, timeout);
         }

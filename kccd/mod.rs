@@ -13,7 +13,10 @@ pub(crate) mod policy;
 pub(crate) mod watermark;
 
 use crate::{
-    glue::thread::Work,
+    glue::{
+        memory,
+        thread::Work, //
+    },
     params,
     pool::{
         class::{
@@ -54,9 +57,20 @@ impl Work for Pool {
                     failures = 0;
                     self.doorbell.wait()
                 }
-                Round::Failed(error) => {
+                Round::Failed(GrowError::AtMax) => {
+                    // Only an unmap can help, or a new cap. Not at once: each mapping would wake us.
+                    failures = 0;
+                    match self
+                        .doorbell
+                        .pause(msecs_to_jiffies(policy::AT_MAX_PAUSE_MS))
+                    {
+                        Wake::Work => self.doorbell.wait(),
+                        Wake::Stop => Wake::Stop,
+                    }
+                }
+                Round::Failed(GrowError::NoMemory | GrowError::Conversion) => {
                     failures += 1;
-                    let pause = policy::pause_ms(error, failures);
+                    let pause = policy::pause_ms(failures);
                     self.doorbell.pause(msecs_to_jiffies(pause))
                 }
                 Round::Stopped => return,
@@ -96,9 +110,19 @@ impl Pool {
         let watermarks = params::watermark();
         for node in 0..self.nodes() {
             for class in SizeClass::all() {
-                let level = policy::level(watermarks.slots(class), self.nodes());
+                let level = self.level(node, watermarks.slots(class));
                 self.set_levels(node, class, level, policy::reserve(level));
             }
+        }
+    }
+
+    /// The share of one node of a watermark: only nodes with CPUs have one.
+    fn level(&self, node: usize, watermark: u32) -> u32 {
+        let sharers = (0..self.nodes()).filter(|node| memory::node_has_cpus(*node));
+        if memory::node_has_cpus(node) {
+            policy::level(watermark, sharers.count())
+        } else {
+            0
         }
     }
 
@@ -110,7 +134,7 @@ impl Pool {
                 let mut levels = [Level::default(); CLASSES];
                 for (level, class) in levels.iter_mut().zip(SizeClass::all()) {
                     level.ready = self.ready(node, class);
-                    level.watermark = policy::level(watermarks.slots(class), self.nodes());
+                    level.watermark = self.level(node, watermarks.slots(class));
                 }
                 policy::worst_off(&levels).map(|(class, missing)| (missing, node, class))
             })

@@ -2,12 +2,9 @@
 
 //! How much to keep ready, and when to try again: pure functions over plain numbers.
 
-use crate::pool::{
-    class::{
-        SizeClass,
-        CLASSES, //
-    },
-    GrowError,
+use crate::pool::class::{
+    SizeClass,
+    CLASSES, //
 };
 use kernel::prelude::*;
 
@@ -41,29 +38,26 @@ pub(crate) fn reserve(level: u32) -> u32 {
 
 /// The class that most is missing of, and how much in thousandths of its watermark.
 ///
-/// Among equals the smallest class, which is the cheapest to help. [`None`] if nothing is missing.
+/// Among equals the largest class: it can help all others, and none of them can help it. [`None`] if
+/// nothing is missing.
 pub(crate) fn worst_off(levels: &[Level; CLASSES]) -> Option<(SizeClass, u32)> {
     SizeClass::all()
         .zip(levels)
         .map(|(class, level)| (class, level.missing()))
         .filter(|(_, missing)| *missing > 0)
-        .reduce(|worst, next| if next.1 > worst.1 { next } else { worst })
+        .reduce(|worst, next| if next.1 >= worst.1 { next } else { worst })
 }
 
-/// How long to wait after `failures` failures in a row, the last one being `error`: milliseconds.
-///
-/// At the cap only an unmap can help, so that there is no hurry; otherwise 10 ms, doubled with each
-/// failure, up to 10 s.
-pub(crate) fn pause_ms(error: GrowError, failures: u32) -> u32 {
+/// How long nobody can wake kccd when the cap is reached, in milliseconds.
+pub(crate) const AT_MAX_PAUSE_MS: u32 = 200;
+
+/// How long to wait after `failures` failures in a row, in milliseconds: 10, doubled with each
+/// failure, up to 10,000.
+pub(crate) fn pause_ms(failures: u32) -> u32 {
     const FIRST: u32 = 10;
     const LAST: u32 = 10_000;
-    match error {
-        GrowError::AtMax => 200,
-        GrowError::NoMemory | GrowError::Conversion => {
-            let doublings = failures.saturating_sub(1).min(10);
-            (FIRST << doublings).min(LAST)
-        }
-    }
+    let doublings = failures.saturating_sub(1).min(10);
+    (FIRST << doublings).min(LAST)
 }
 
 #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
@@ -92,7 +86,7 @@ mod tests {
     #[test]
     fn the_emptiest_class_comes_first() {
         assert_eq!(chosen(&[(5, 10), (1, 4), (90, 100)]), Some(1));
-        assert_eq!(chosen(&[(0, 1), (0, 1000), (1, 2)]), Some(0));
+        assert_eq!(chosen(&[(0, 1), (0, 1000), (1, 2)]), Some(1));
         assert_eq!(chosen(&[(u32::MAX, 1), (0, u32::MAX)]), Some(1));
     }
 
@@ -127,13 +121,12 @@ mod tests {
     fn pauses_grow_to_an_end() {
         let mut last = 0;
         for failures in 1..100 {
-            let pause = pause_ms(GrowError::NoMemory, failures);
+            let pause = pause_ms(failures);
             assert!(pause >= last && pause <= 10_000);
             last = pause;
         }
         assert_eq!(last, 10_000);
-        assert_eq!(pause_ms(GrowError::Conversion, 1), 10);
-        assert_eq!(pause_ms(GrowError::Conversion, 0), 10);
-        assert_eq!(pause_ms(GrowError::AtMax, 50), 200);
+        assert_eq!(pause_ms(1), 10);
+        assert_eq!(pause_ms(0), 10);
     }
 }

@@ -17,8 +17,11 @@ use kernel::{
     prelude::*, //
 };
 
-/// How a total is shared out, in 64ths of the bytes: most to the classes of block and network I/O.
-const SHARES: [u64; CLASSES] = [1, 6, 10, 4, 6, 5, 8, 8, 8, 8];
+/// How a total is shared out, in 64ths of the bytes.
+///
+/// Half goes to the largest class: it helps all others when they run dry, nothing helps it, and
+/// writeback asks for a dozen of its slots at once.
+const SHARES: [u64; CLASSES] = [1, 4, 8, 2, 4, 3, 3, 3, 4, 32];
 const SHARES_SUM: u64 = 64;
 
 /// The largest number of slots that one class may be asked to keep ready: 16 TiB of the largest.
@@ -57,9 +60,9 @@ impl Watermarks {
     }
 
     /// What a guest with `ram_bytes` of memory keeps ready when nobody says anything: a 64th of
-    /// its memory, from 2 MiB to 16 MiB. What a load needs beyond that grows with it.
+    /// its memory, from 2 MiB to 20 MiB. What a load needs beyond that grows with it.
     pub(crate) fn for_guest(ram_bytes: u64) -> Self {
-        Self::from_total((ram_bytes / 64).clamp(2 << 20, 16 << 20))
+        Self::from_total((ram_bytes / 64).clamp(2 << 20, 20 << 20))
     }
 
     /// What `text` says; classes it does not name are as in `others`.
@@ -184,11 +187,11 @@ mod tests {
         for ram in [64u64 << 20, 512 << 20, 1 << 30, 32 << 30, 1 << 42] {
             let watermarks = Watermarks::for_guest(ram);
             let classes = || SizeClass::all().map(|class| (class, watermarks.slots(class)));
-            assert!(classes().all(|(class, slots)| slots > 0 || class.slot_bytes() > 256 << 10));
+            assert!(classes().all(|(class, slots)| slots > 0 || class.slot_bytes() > 128 << 10));
             let bytes: u64 = classes()
                 .map(|(class, slots)| u64::from(slots) << class.shift())
                 .sum();
-            assert!(bytes <= 16 << 20);
+            assert!(bytes <= 20 << 20);
         }
     }
 }

@@ -131,6 +131,6 @@ fn refused(name: &str, text: &[u8], form: &str) {
 
 fn changed() {
     if let Some(pool) = crate::pool() {
-        pool.doorbell.ring();
+        pool.doorbell.ring_anyway();
     }
 }

@@ -136,8 +136,10 @@ impl CpuCaches {
     ) -> Option<R> {
         let cache = self.mine(class, irq)?;
         // SAFETY:
-        // - Interrupts are disabled, as `irq` shows: we stay on this CPU and nothing interrupts
-        //   us, and other CPUs only ever access their own cache.
+        // - Interrupts are disabled: `local_interrupt_disable()`, which makes an `irq`, does so by
+        //   `local_irq_save()` (include/linux/interrupt_rc.h), whatever the kernel's preemption.
+        //   So we stay on this CPU and nothing interrupts us, and other CPUs only ever access
+        //   their own cache.
         // - `f` is one of the closures in this file, none of which calls `with()`.
         let pair = unsafe { &mut *cache.pair.get() };
         Some(f(pair, cache))

@@ -28,8 +28,9 @@ pub(crate) const CLASSES: usize = 10;
 const SHIFTS: [u8; CLASSES] = [9, 11, 12, 13, 14, 15, 16, 17, 18, 19];
 
 /// Slots in a magazine of each class: enough to make the depot rare, little enough that what idle
-/// CPUs hold stays small (at most 512 KiB a magazine). Divides the slots of a span.
-const MAGAZINE_SLOTS: [u8; CLASSES] = [64, 64, 64, 32, 16, 16, 8, 4, 2, 1];
+/// CPUs hold stays small. For a large slot the copy dwarfs the way to the depot. Divides the slots
+/// of a span.
+const MAGAZINE_SLOTS: [u8; CLASSES] = [64, 64, 64, 16, 8, 4, 2, 1, 1, 1];
 
 /// Names as users write them in `cc_swiotlb.watermark=`.
 const NAMES: [&str; CLASSES] = [

@@ -50,9 +50,9 @@ pub(crate) enum Depth {
 /// The magazines of one class.
 struct Shelf {
     /// Magazines with slots in them.
-    full: KVec<Magazine>,
+    full: KVVec<Magazine>,
     /// Magazines without.
-    empty: KVec<Magazine>,
+    empty: KVVec<Magazine>,
     /// How many of `full` are held back.
     reserve: usize,
 }
@@ -83,8 +83,8 @@ impl Depot {
         pin_init!(Self {
             shelves <- new_spinlock_irq!([const {
                 Shelf {
-                    full: KVec::new(),
-                    empty: KVec::new(),
+                    full: KVVec::new(),
+                    empty: KVVec::new(),
                     reserve: 0,
                 }
             }; CLASSES]),
@@ -165,17 +165,34 @@ impl Depot {
 
     /// Makes room for `more` magazines on top of those that are there.
     ///
-    /// On both lists, for all magazines of the class: so an exchange never allocates.
+    /// On both lists, for all magazines of the class: so an exchange never allocates. May sleep. To be
+    /// called by kccd only, as [`Self::add`], so that the number of magazines does not change
+    /// between the two times that the lock is held.
     pub(crate) fn make_room(&self, class: SizeClass, more: usize) -> Result<(), AllocError> {
-        let mut shelves = self.shelves.lock();
-        let Some(shelf) = shelves.get_mut(class.index()) else {
-            return Err(AllocError);
+        let (total, room) = match self.shelves.lock().get(class.index()) {
+            Some(shelf) => (
+                shelf.full.len() + shelf.empty.len() + more,
+                shelf.full.capacity().min(shelf.empty.capacity()),
+            ),
+            None => return Err(AllocError),
         };
-        let total = shelf.full.len() + shelf.empty.len() + more;
-        for list in [&mut shelf.full, &mut shelf.empty] {
-            let missing = total.saturating_sub(list.len());
-            list.reserve(missing, GFP_NOWAIT | __GFP_NOWARN)?;
+        if total <= room {
+            return Ok(());
         }
+        // Allocated and freed without the lock, and twice as large, so that it happens rarely.
+        let mut full = KVVec::with_capacity(2 * total, GFP_KERNEL)?;
+        let mut empty = KVVec::with_capacity(2 * total, GFP_KERNEL)?;
+        let mut shelves = self.shelves.lock();
+        if let Some(shelf) = shelves.get_mut(class.index()) {
+            for (list, larger) in [(&mut shelf.full, &mut full), (&mut shelf.empty, &mut empty)] {
+                for magazine in list.drain_all() {
+                    // There is room, it is larger.
+                    let _ = larger.push_within_capacity(magazine);
+                }
+                mem::swap(list, larger);
+            }
+        }
+        drop(shelves);
         Ok(())
     }
 

@@ -13,7 +13,10 @@
 
 use super::{
     address::Phys,
-    class::SPAN_SHIFT,
+    class::{
+        SPAN_BYTES,
+        SPAN_SHIFT, //
+    },
     span::Span, //
 };
 use core::ptr;
@@ -67,6 +70,11 @@ impl Directory {
         unsafe { span.as_ref() }
     }
 
+    /// How far the table reaches, in bytes from address 0.
+    pub(crate) fn bytes(&self) -> usize {
+        self.entries.len().saturating_mul(SPAN_BYTES)
+    }
+
     /// Whether all of `bytes` from `base` on has entries in the table.
     pub(crate) fn covers(&self, base: Phys, bytes: usize) -> bool {
         base.add(bytes.saturating_sub(1)).span_index() < self.entries.len()
@@ -88,10 +96,7 @@ impl Directory {
 #[kunit_tests(cc_swiotlb_directory)]
 mod tests {
     use super::*;
-    use crate::pool::class::{
-        SizeClass,
-        SPAN_BYTES, //
-    };
+    use crate::pool::class::SizeClass;
 
     #[test]
     fn finds_the_slot_of_every_address() -> Result {

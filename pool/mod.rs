@@ -91,16 +91,40 @@ impl Direction {
 }
 
 /// A mapping that is asked for.
+///
+/// # Invariants
+///
+/// `size` bytes at `orig` are a buffer that its driver keeps until the mapping is undone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
-    /// Physical address of the buffer.
-    pub(crate) orig: Phys,
-    /// Its size in bytes.
-    pub(crate) size: usize,
-    /// Address bits that must be clear at both ends of the allocation, 0 but for dma-iommu.
-    pub(crate) alloc_align_mask: u64,
-    /// Which way the bytes go.
-    pub(crate) direction: Direction,
+    orig: Phys,
+    size: usize,
+    alloc_align_mask: u64,
+    direction: Direction,
+}
+
+impl Request {
+    /// Asks for a mapping of `size` bytes at `orig`. `alloc_align_mask` are address bits that must
+    /// be clear at both ends of the allocation, 0 but for dma-iommu.
+    ///
+    /// # Safety
+    ///
+    /// The type invariant must hold.
+    #[inline]
+    pub(crate) unsafe fn new(
+        orig: Phys,
+        size: usize,
+        alloc_align_mask: u64,
+        direction: Direction,
+    ) -> Self {
+        // INVARIANT: By the safety requirement.
+        Self {
+            orig,
+            size,
+            alloc_align_mask,
+            direction,
+        }
+    }
 }
 
 /// The allocator.
@@ -152,12 +176,11 @@ impl Pool {
         let Some((slot, class)) = self.take(layout.class) else {
             return self.refused(dev, request, layout.class);
         };
-        let mapping = Mapping {
-            orig: request.orig,
-            offset: layout.offset,
-            size: request.size,
-        };
-        let addr = slot.base.add(mapping.offset);
+        // SAFETY:
+        // - The buffer is what the type invariant of `Request` says.
+        // - The layout is of a class that holds offset and size, and no smaller class is taken.
+        let mapping = unsafe { Mapping::new(request.orig, layout.offset, request.size) };
+        let addr = slot.base.add(layout.offset);
         if !dev.reaches(addr, request.size) {
             self.put(slot, class);
             self.stats.unreachable.add(1);
@@ -191,24 +214,25 @@ impl Pool {
         let Some(slot) = span.slot_at(addr) else {
             return false;
         };
-        let mapping = match slot.slot.mapping() {
-            Ok(mapping) if slot.base.add(mapping.offset) == addr => mapping,
-            Ok(_) => return self.misuse(dev, Misuse::WrongAddress, addr, size),
-            Err(NotMapped::Never) => return self.misuse(dev, Misuse::WrongAddress, addr, size),
+        let offset = addr.since(slot.base).unwrap_or(0);
+        let mapping = match slot.slot.claim(offset) {
+            Ok(mapping) => mapping,
             Err(NotMapped::Over) => return self.misuse(dev, Misuse::DoubleUnmap, addr, size),
+            Err(NotMapped::Never | NotMapped::Elsewhere) => {
+                return self.misuse(dev, Misuse::WrongAddress, addr, size);
+            }
         };
-        if size > mapping.size {
+        if size > mapping.size() {
             self.misuse(dev, Misuse::PastTheEnd, addr, size);
         }
         if copy {
             if let Some((part, _)) = Sides::of(&slot, &mapping).part(addr, size) {
+                dev.flush();
                 part.copy_to_private();
             }
         }
-        if slot.slot.end(&mapping).is_err() {
-            return self.misuse(dev, Misuse::DoubleUnmap, addr, size);
-        }
-        trace::unbounced(dev, mapping.orig, addr, mapping.size);
+        trace::unbounced(dev, mapping.orig(), addr, mapping.size());
+        slot.slot.free();
         self.put(slot, span.class());
         true
     }
@@ -224,7 +248,10 @@ impl Pool {
         size: usize,
         dir: Direction,
     ) -> bool {
-        self.sync(dev, addr, size, dir.from_device(), Sides::copy_to_private)
+        self.sync(dev, addr, size, dir.from_device(), |part| {
+            dev.flush();
+            part.copy_to_private();
+        })
     }
 
     /// Copies `size` bytes from the original buffer to `addr`, if the device may read.
@@ -275,6 +302,19 @@ impl Pool {
         self.directory.get(addr).is_some()
     }
 
+    /// The largest mapping that `dev` may ask for, in bytes; 0 if that is for the legacy pool to
+    /// say: as long as there is no slot of the largest class, or none that the device reaches for
+    /// sure, a mapping could only be left to it. May be called from any context.
+    pub(crate) fn max_mapping_bytes(&self, dev: DmaDevice<'_>) -> usize {
+        let largest = SizeClass::all().last();
+        let made = |class| self.depots.iter().any(|depot| depot.slots(class) > 0);
+        if largest.is_some_and(made) && dev.reaches(Phys::new(0), self.directory.bytes()) {
+            layout::max_mapping_bytes(dev.min_align_mask())
+        } else {
+            0
+        }
+    }
+
     /// Takes a slot of `class`, or of a larger one; returns its class with it.
     #[inline]
     fn take(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
@@ -282,24 +322,22 @@ impl Pool {
         if let Some(slot) = self.caches.pop(class, &irq) {
             return Some((slot, class));
         }
-        self.take_slow(class, &irq)
+        drop(irq);
+        self.take_slow(class)
     }
 
     /// This CPU's magazines of `class` are empty: the depots, then the larger classes, then the
     /// same again down to the reserve.
     #[cold]
     #[inline(never)]
-    fn take_slow(
-        &self,
-        class: SizeClass,
-        irq: &LocalInterruptDisabled,
-    ) -> Option<(FreeSlot, SizeClass)> {
+    fn take_slow(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
+        let irq = local_interrupt_disable();
         let home = self.home();
         let mut found = None;
         'search: for depth in [Depth::Ready, Depth::Reserve] {
             let mut candidate = Some(class);
             while let Some(this) = candidate {
-                found = self.take_from_depots(this, home, depth, irq);
+                found = self.take_from_depots(this, home, depth, &irq);
                 if found.is_some() {
                     break 'search;
                 }
@@ -309,6 +347,8 @@ impl Pool {
         // Whatever was found, somebody should look after the class that was asked for, and after
         // the one that had to help.
         let helper = found.map_or(class, |(_, helper)| helper);
+        // Only now: a thread that is woken with interrupts disabled has to wait for the next tick.
+        drop(irq);
         if self.is_low(class) || self.is_low(helper) {
             self.doorbell.ring();
         }
@@ -351,10 +391,12 @@ impl Pool {
     #[inline(never)]
     fn put_slow(&self, slot: FreeSlot, class: SizeClass, irq: &LocalInterruptDisabled) {
         // Where mappings are made on one node and end on another, the empty magazines gather at
-        // the depot of the former.
-        for depot in self.depots_from(self.home()) {
-            if self.caches.push_via(depot, class, slot, irq).is_ok() {
-                return;
+        // the depot of the former. While we look, they may move on to a depot that we have seen.
+        for _ in 0..3 {
+            for depot in self.depots_from(self.home()) {
+                if self.caches.push_via(depot, class, slot, irq).is_ok() {
+                    return;
+                }
             }
         }
         self.lost(class);

@@ -4,45 +4,86 @@
 //!
 //! # Ordering
 //!
-//! A slot has one owner at a time: a magazine, or the mapping. Ownership passes by the lock or the
-//! disabled interrupts that guard the magazine. [`Slot::begin`] publishes a mapping with a release
-//! store, which pairs with the acquire loads in [`Slot::mapping`] and [`Slot::end`]: whoever gets
-//! the bounce address from the driver, on whatever CPU and by whatever (even unordered) means, and
-//! finds the slot mapped, sees the whole record. swiotlb.c needs a full barrier in the same place
-//! because its list of pools has no such dependency.
+//! A slot has one owner at a time: a magazine, the mapping, or whoever ends the mapping. Ownership
+//! passes by the lock or the disabled interrupts that guard the magazine.
 //!
-//! [`Slot::end`] is a compare-and-exchange, so that of two unmaps that race for one mapping only
-//! one gives the slot back.
+//! [`Slot::begin`] ends with a write barrier, after which the driver gets the address and stores it
+//! somewhere. Who loads it from there, on another CPU and even without any ordering of the driver's
+//! own, finds the record by that address: the dependency is the other half of the barrier
+//! ([`Slot::mapping`] and [`Slot::claim`]). swiotlb.c orders its records in the same place.
+//!
+//! A mapping is undone in two steps. [`Slot::claim`] is a compare-and-exchange, so that of two
+//! unmaps that race for one mapping only one goes on; the record does not change while it copies.
+//! [`Slot::free`] is a release store: the copy is over before anybody can take the slot again.
 
 use super::address::Phys;
 use kernel::{
     prelude::*,
-    sync::atomic::{
-        Acquire,
-        Atomic,
-        Full,
-        Relaxed,
-        Release, //
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+        barrier::{
+            smp_mb,
+            Read,
+            Write, //
+        }, //
     },
 };
 
 const FIELD_BITS: u32 = 24;
 const FIELD_MASK: u64 = (1 << FIELD_BITS) - 1;
 const MAPPED: u64 = 1 << 63;
+/// The mapping is being undone; the rest of the word is still the mapping's.
+const ENDING: u64 = 1 << 62;
 const FREE: u64 = 0;
 
 /// A mapping as its slot records it.
+///
+/// # Invariants
+///
+/// - `size` bytes at `orig` are a buffer that its driver keeps until the mapping is undone.
+/// - `offset + size` is at most the size of the slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Mapping {
-    /// Physical address of the original buffer.
-    pub(crate) orig: Phys,
-    /// Bytes from the start of the slot to the start of the mapping.
-    pub(crate) offset: usize,
-    /// Size in bytes.
-    pub(crate) size: usize,
+    orig: Phys,
+    offset: usize,
+    size: usize,
 }
 
 impl Mapping {
+    /// The mapping of a buffer to a slot, from `offset` on.
+    ///
+    /// # Safety
+    ///
+    /// The type invariants must hold.
+    #[inline]
+    pub(crate) unsafe fn new(orig: Phys, offset: usize, size: usize) -> Self {
+        // INVARIANT: By the safety requirement.
+        Self { orig, offset, size }
+    }
+
+    /// Physical address of the original buffer.
+    #[inline]
+    pub(crate) fn orig(&self) -> Phys {
+        self.orig
+    }
+
+    /// Bytes from the start of the slot to the start of the mapping.
+    #[inline]
+    pub(crate) fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Size in bytes.
+    #[inline]
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
     /// The word of the record: a mark, the offset and the size.
     ///
     /// Both fit: a slot has at most 2^19 bytes.
@@ -58,13 +99,16 @@ pub(crate) enum NotMapped {
     Never,
     /// It had one, which is over.
     Over,
+    /// It has one, but not there.
+    Elsewhere,
 }
 
 /// The record of one slot.
 ///
 /// # Invariants
 ///
-/// - `word` is [`FREE`], or [`Mapping::word`] of the mapping that owns the slot.
+/// - `word` is [`FREE`], or [`Mapping::word`] of the mapping that owns the slot, with [`ENDING`]
+///   set while that is undone.
 /// - While `word` is not [`FREE`], `orig` is that mapping's original address.
 pub(crate) struct Slot {
     orig: Atomic<u64>,
@@ -86,49 +130,66 @@ impl Slot {
     pub(crate) fn begin(&self, mapping: &Mapping) {
         // INVARIANT: The address is there before the mark says so.
         self.orig.store(mapping.orig.raw(), Relaxed);
-        // Pairs with the acquire load in `load()`.
         self.word.store(mapping.word(), Release);
+        // Pairs with the address dependency of `mapping()` and `claim()`.
+        smp_mb(Write);
     }
 
+    /// What the record says, if `word` is its word.
     #[inline]
-    fn load(&self) -> Result<(u64, Mapping), NotMapped> {
-        // Pairs with the release store in `begin()`.
-        let word = self.word.load(Acquire);
+    fn decode(&self, word: u64) -> Result<Mapping, NotMapped> {
         let orig = self.orig.load(Relaxed);
-        if word == FREE {
+        if word & MAPPED == 0 || word & ENDING != 0 {
             return Err(if orig == 0 {
                 NotMapped::Never
             } else {
                 NotMapped::Over
             });
         }
-        Ok((
-            word,
-            Mapping {
-                orig: Phys::new(orig),
-                offset: ((word >> FIELD_BITS) & FIELD_MASK) as usize,
-                size: (word & FIELD_MASK) as usize,
-            },
-        ))
+        // INVARIANT: That is what `begin()` was given. If the slot has got another mapping between
+        // the two loads, `mapping()` and `claim()` find out before anybody uses it.
+        Ok(Mapping {
+            orig: Phys::new(orig),
+            offset: ((word >> FIELD_BITS) & FIELD_MASK) as usize,
+            size: (word & FIELD_MASK) as usize,
+        })
     }
 
     /// The mapping that owns the slot.
     #[inline]
     pub(crate) fn mapping(&self) -> Result<Mapping, NotMapped> {
-        self.load().map(|(_, mapping)| mapping)
+        let word = self.word.load(Acquire);
+        let mapping = self.decode(word)?;
+        smp_mb(Read);
+        if self.word.load(Relaxed) != word {
+            // Undone meanwhile: the driver syncs what it unmaps.
+            return Err(NotMapped::Over);
+        }
+        Ok(mapping)
     }
 
-    /// Ends `mapping`; the caller owns the slot afterwards.
+    /// Claims the mapping at `offset` for whoever undoes it: nobody else will, and the record stays
+    /// as it is until [`Self::free`].
     ///
-    /// Fails when the slot no longer has this mapping: somebody else ended it first.
+    /// A mapping at another offset is left alone: [`NotMapped::Elsewhere`].
     #[inline]
-    pub(crate) fn end(&self, mapping: &Mapping) -> Result<(), NotMapped> {
-        // INVARIANT: Free again. Fully ordered: what was copied out of the slot was read before
-        // anybody can take it again.
-        match self.word.cmpxchg(mapping.word(), FREE, Full) {
-            Ok(_) => Ok(()),
+    pub(crate) fn claim(&self, offset: usize) -> Result<Mapping, NotMapped> {
+        let word = self.word.load(Relaxed);
+        if self.decode(word)?.offset != offset {
+            return Err(NotMapped::Elsewhere);
+        }
+        // INVARIANT: Ending.
+        match self.word.cmpxchg(word, word | ENDING, Acquire) {
+            Ok(_) => self.decode(word),
             Err(_) => Err(NotMapped::Over),
         }
+    }
+
+    /// Ends the mapping that the caller has claimed; the caller owns the slot now.
+    #[inline]
+    pub(crate) fn free(&self) {
+        // INVARIANT: Free again.
+        self.word.store(FREE, Release);
     }
 }
 
@@ -137,6 +198,12 @@ impl Slot {
 mod tests {
     use super::*;
     use crate::pool::class::MAX_SLOT_BYTES;
+
+    /// A mapping that nobody copies.
+    fn mapping(orig: u64, offset: usize, size: usize) -> Mapping {
+        // SAFETY: Nothing is done with the buffer.
+        unsafe { Mapping::new(Phys::new(orig), offset, size) }
+    }
 
     #[test]
     fn record_is_what_was_mapped() {
@@ -148,33 +215,26 @@ mod tests {
             (1, MAX_SLOT_BYTES - 1, 1),
             (4096, 0, MAX_SLOT_BYTES),
         ] {
-            let mapping = Mapping {
-                orig: Phys::new(orig),
-                offset,
-                size,
-            };
+            let mapping = mapping(orig, offset, size);
             slot.begin(&mapping);
             assert_eq!(slot.mapping(), Ok(mapping));
-            assert_eq!(slot.end(&mapping), Ok(()));
+            assert_eq!(slot.claim(offset), Ok(mapping));
+            slot.free();
             assert_eq!(slot.mapping(), Err(NotMapped::Over));
         }
     }
 
     #[test]
-    fn a_mapping_ends_once() {
+    fn a_mapping_is_claimed_once() {
         let slot = Slot::new();
-        let mapping = Mapping {
-            orig: Phys::new(0x1000),
-            offset: 0,
-            size: 100,
-        };
+        assert_eq!(slot.claim(0), Err(NotMapped::Never));
+        let mapping = mapping(0x1000, 8, 100);
         slot.begin(&mapping);
-        let other = Mapping {
-            size: 101,
-            ..mapping
-        };
-        assert_eq!(slot.end(&other), Err(NotMapped::Over));
-        assert_eq!(slot.end(&mapping), Ok(()));
-        assert_eq!(slot.end(&mapping), Err(NotMapped::Over));
+        assert_eq!(slot.claim(0), Err(NotMapped::Elsewhere));
+        assert_eq!(slot.claim(8), Ok(mapping));
+        assert_eq!(slot.claim(8), Err(NotMapped::Over));
+        assert_eq!(slot.mapping(), Err(NotMapped::Over));
+        slot.free();
+        assert_eq!(slot.claim(8), Err(NotMapped::Over));
     }
 }

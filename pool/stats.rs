@@ -7,6 +7,7 @@
 use super::{
     class::{
         SizeClass,
+        CHUNK_BYTES,
         CLASSES, //
     },
     Misuse,
@@ -56,7 +57,8 @@ pub(crate) struct Stats {
     /// Stands in for a class that does not exist, so that nothing can panic.
     none: Counter,
     misuse_seen: [Atomic<u32>; 3],
-    shared_bytes: Atomic<u64>,
+    chunks: Atomic<u64>,
+    spare_spans: Atomic<u64>,
     shared_peak_bytes: Atomic<u64>,
     /// Chunks that were shared.
     pub(super) conversions: Counter,
@@ -90,7 +92,8 @@ impl Stats {
             }; CLASSES],
             none: Counter::new(),
             misuse_seen: [const { Atomic::new(0) }; 3],
-            shared_bytes: Atomic::new(0),
+            chunks: Atomic::new(0),
+            spare_spans: Atomic::new(0),
             shared_peak_bytes: Atomic::new(0),
             conversions: Counter::new(),
             conversion_failures: Counter::new(),
@@ -125,12 +128,19 @@ impl Stats {
             .is_some_and(|seen| seen.xchg(1, Relaxed) == 0)
     }
 
-    /// Notes how much is shared. Called with the stock's lock held.
-    pub(super) fn shared(&self, bytes: u64) {
-        self.shared_bytes.store(bytes, Relaxed);
+    /// Notes what is in stock, so that a reader need not wait for a conversion. Called with the
+    /// stock's lock held.
+    pub(super) fn stock(&self, chunks: usize, spare_spans: usize) {
+        self.chunks.store(chunks as u64, Relaxed);
+        self.spare_spans.store(spare_spans as u64, Relaxed);
+        let bytes = self.shared_bytes();
         if bytes > self.shared_peak_bytes.load(Relaxed) {
             self.shared_peak_bytes.store(bytes, Relaxed);
         }
+    }
+
+    fn shared_bytes(&self) -> u64 {
+        self.chunks.load(Relaxed).saturating_mul(CHUNK_BYTES as u64)
     }
 }
 
@@ -138,7 +148,6 @@ impl Pool {
     /// Writes the file `stats`.
     pub(crate) fn write_stats(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stats = &self.stats;
-        let (chunks, spare) = self.stock_counts();
         let (mut taken, mut returned) = (0u64, 0u64);
         for class in SizeClass::all() {
             let totals = self.caches.totals(class);
@@ -151,12 +160,12 @@ impl Pool {
         let exhausted = stats.exhausted.get();
         writeln!(out, "state: on")?;
         for (key, value) in [
-            ("shared_bytes", stats.shared_bytes.load(Relaxed)),
+            ("shared_bytes", stats.shared_bytes()),
             ("shared_peak_bytes", stats.shared_peak_bytes.load(Relaxed)),
             ("max_bytes", params::max_bytes()),
             ("legacy_bytes", memory::legacy_bytes()),
-            ("chunks", chunks as u64),
-            ("free_spans", spare as u64),
+            ("chunks", stats.chunks.load(Relaxed)),
+            ("free_spans", stats.spare_spans.load(Relaxed)),
             ("leaked_bytes", stats.leaked_bytes.get()),
             ("conversions", stats.conversions.get()),
             ("conversion_failures", stats.conversion_failures.get()),
@@ -200,7 +209,7 @@ impl Pool {
                     .sum()
             };
             let totals = self.caches.totals(class);
-            let used = totals.taken.wrapping_sub(totals.returned);
+            let used = totals.taken.saturating_sub(totals.returned);
             let (slots, depot) = (sum(super::Depot::slots), sum(super::Depot::free));
             let cached = slots.saturating_sub(depot).saturating_sub(used);
             writeln!(

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     glue::memory::{
-        Leaked,
+        NotShared,
         PrivateChunk,
         SharedChunk, //
     },
@@ -87,6 +87,7 @@ impl Pool {
             stock.spare.push(spare, GFP_KERNEL)?;
             return Err(error);
         }
+        self.stats.stock(stock.chunks.len(), stock.spare.len());
         let shared = stock.shared_bytes();
         drop(stock);
         trace::refill(node, class, class.slots_per_span(), shared);
@@ -111,7 +112,11 @@ impl Pool {
 
     /// Shares one more chunk; returns one of its spans and leaves the others in stock.
     fn convert(&self, stock: &mut Stock, node: usize) -> Result<SpareSpan, GrowError> {
-        if stock.shared_bytes() + CHUNK_BYTES as u64 > params::max_bytes() {
+        // What was lost counts: a host that refuses conversions does not get more than the rest.
+        let taken = stock
+            .shared_bytes()
+            .saturating_add(self.stats.leaked_bytes.get());
+        if taken.saturating_add(CHUNK_BYTES as u64) > params::max_bytes() {
             return Err(GrowError::AtMax);
         }
         // First all that can fail without loss.
@@ -128,27 +133,23 @@ impl Pool {
         if !base.is_chunk_aligned() || !self.directory.covers(base, CHUNK_BYTES) {
             return Err(GrowError::NoMemory);
         }
-        let chunk = chunk.share().map_err(|Leaked(error)| {
+        let chunk = chunk.share().map_err(|reason| {
             self.stats.conversion_failures.add(1);
-            self.stats.leaked_bytes.add(CHUNK_BYTES as u64);
-            pr_warn!("a chunk could not be shared ({error:?}), its memory is lost\n");
+            if let NotShared::Leaked(error) = reason {
+                self.stats.leaked_bytes.add(CHUNK_BYTES as u64);
+                pr_warn!("a chunk could not be shared ({error:?}), its memory is lost\n");
+            }
             GrowError::Conversion
         })?;
         self.stats.conversions.add(1);
         stock.chunks.push(chunk, GFP_KERNEL)?;
-        self.stats.shared(stock.shared_bytes());
         // The lowest span is the first to be used.
         for index in (1..SPANS_PER_CHUNK).rev() {
             let base = base.add(index * SPAN_BYTES);
             stock.spare.push(SpareSpan { base, node }, GFP_KERNEL)?;
         }
+        self.stats.stock(stock.chunks.len(), stock.spare.len());
         Ok(SpareSpan { base, node })
-    }
-
-    /// Number of chunks, and of spans without a class.
-    pub(super) fn stock_counts(&self) -> (usize, usize) {
-        let stock = self.stock.lock();
-        (stock.chunks.len(), stock.spare.len())
     }
 
     /// Number of NUMA nodes that slots are kept for.
