@@ -15,6 +15,7 @@
 #ifndef CC_SWIOTLB_DMA_TEST_H
 #define CC_SWIOTLB_DMA_TEST_H
 
+#include <linux/atomic.h>
 #include <linux/device.h>
 #include <linux/dma-mapping.h>
 #include <linux/mm.h>
@@ -125,6 +126,7 @@ const u8 *dt_pattern(u32 seed);
 
 u8 *dt_device_view(struct device *dev, dma_addr_t dma);
 int dt_map(struct dt_map *m);
+int dt_map_patiently(struct dt_map *m, atomic_long_t *refused);
 void dt_unmap(struct dt_map *m);
 void dt_sync_for_cpu(struct dt_map *m, size_t offset, size_t len);
 void dt_sync_for_device(struct dt_map *m, size_t offset, size_t len);

@@ -12,6 +12,8 @@
 
 #define DT_MANY		4000
 
+static atomic_long_t dt_refused;
+
 /* Sizes as storage and network traffic mix them: small ones most often. */
 static size_t dt_mixed_size(struct dt *dt)
 {
@@ -69,7 +71,7 @@ static int dt_map_many(struct dt *dt, struct dt_map *maps, int n)
 
 		m->cpu = buffer + DT_GUARD;
 		dt_fill_cpu(m, m->seed);
-		if (dt_map(m)) {
+		if (dt_map_patiently(m, &dt_refused)) {
 			kfree(buffer);
 			return i;
 		}
@@ -118,6 +120,7 @@ void dt_many(struct dt *dt)
 	if (!dt_expect(maps && order, "no memory"))
 		goto out;
 
+	atomic_long_set(&dt_refused, 0);
 	for (round = 0; round < 2 && !dt_failed(); round++) {
 		u32 written = DT_MANY + dt_below(dt, 1000);
 
@@ -130,6 +133,8 @@ void dt_many(struct dt *dt)
 		dt_check_apart(order, n);
 		dt_unmap_many(dt, order, n, written);
 	}
+	dt_note("%d mappings at a time, refused at first %ld times", wanted,
+		atomic_long_read(&dt_refused));
 out:
 	vfree(order);
 	vfree(maps);

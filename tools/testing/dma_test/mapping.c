@@ -7,6 +7,7 @@
  * implementation look broken in a given way.
  */
 
+#include <linux/delay.h>
 #include <linux/dma-direct.h>
 #include <linux/hardirq.h>
 #include <linux/slab.h>
@@ -82,14 +83,8 @@ void dt_check_address(struct device *dev, phys_addr_t orig, size_t size,
 		  size, &dma, dma_get_mask(dev));
 }
 
-/**
- * dt_map() - map, and check where the mapping came to lie
- * @m: mapping; dev, cpu, size, dir and attrs are set
- *
- * Context: any.
- * Return: 0, or -ENOMEM when the mapping was refused, which is a failure.
- */
-int dt_map(struct dt_map *m)
+/* Map, and check where the mapping came to lie. -ENOMEM when it was refused. */
+static int dt_try_map(struct dt_map *m)
 {
 	dma_addr_t dma, shown;
 
@@ -102,10 +97,8 @@ int dt_map(struct dt_map *m)
 		dma = dma_map_single(m->dev, m->cpu, m->size, m->dir);
 
 	if (dma_mapping_error(m->dev, dma) ||
-	    (dt_fault == DT_FAULT_REFUSE && m->size >= SZ_128K)) {
-		dt_report("%zu bytes, direction %d, refused", m->size, m->dir);
+	    (dt_fault == DT_FAULT_REFUSE && m->size >= SZ_128K))
 		return -ENOMEM;
-	}
 
 	m->dma = dma;
 	m->bounce = dt_device_view(m->dev, dma);
@@ -126,6 +119,47 @@ int dt_map(struct dt_map *m)
 
 	dt_check_address(m->dev, virt_to_phys(m->cpu), m->size, shown);
 	return 0;
+}
+
+/**
+ * dt_map() - map, and check where the mapping came to lie
+ * @m: mapping; dev, cpu, size, dir and attrs are set
+ *
+ * Context: any.
+ * Return: 0, or -ENOMEM when the mapping was refused, which is a failure.
+ */
+int dt_map(struct dt_map *m)
+{
+	int ret = dt_try_map(m);
+
+	if (ret)
+		dt_report("%zu bytes, direction %d, refused", m->size, m->dir);
+	return ret;
+}
+
+/**
+ * dt_map_patiently() - as dt_map(), but try again as a driver would
+ * @m: mapping
+ * @refused: is told how often it was refused
+ *
+ * A pool that grows may be outrun for a moment: it is a failure only if it is
+ * still empty two seconds later.
+ *
+ * Context: may sleep.
+ * Return: 0, or -ENOMEM.
+ */
+int dt_map_patiently(struct dt_map *m, atomic_long_t *refused)
+{
+	int ret, tries;
+
+	for (tries = 0; tries < 400; tries++) {
+		ret = dt_try_map(m);
+		if (!ret)
+			return 0;
+		atomic_long_inc(refused);
+		fsleep(5000);
+	}
+	return dt_map(m);
 }
 
 /* Copy back as a broken implementation would, just before the real unmap. */

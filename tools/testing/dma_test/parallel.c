@@ -28,7 +28,7 @@ struct dt_parcel {
 };
 
 static struct dt_parcel *dt_boxes[DT_BOXES];
-static atomic_long_t dt_parcels, dt_remote, dt_ticks;
+static atomic_long_t dt_parcels, dt_remote, dt_ticks, dt_refused;
 
 struct dt_worker {
 	struct device *dev;
@@ -65,7 +65,7 @@ static struct dt_parcel *dt_parcel_new(struct dt_worker *w)
 	};
 	p->written = dt_next_seed();
 	dt_fill_cpu(&p->m, p->m.seed);
-	if (dt_map(&p->m)) {
+	if (dt_map_patiently(&p->m, &dt_refused)) {
 		kfree(p);
 		return NULL;
 	}
@@ -183,6 +183,7 @@ void dt_parallel(struct dt *dt)
 	atomic_long_set(&dt_parcels, 0);
 	atomic_long_set(&dt_remote, 0);
 	atomic_long_set(&dt_ticks, 0);
+	atomic_long_set(&dt_refused, 0);
 
 	workers = kzalloc_objs(*workers, 2 * nr_cpu_ids);
 	tickers = kzalloc_objs(*tickers, nr_cpu_ids);
@@ -212,6 +213,7 @@ void dt_parallel(struct dt *dt)
 	dt_note("%ld mappings, %ld undone on another CPU, %ld in interrupts",
 		atomic_long_read(&dt_parcels), atomic_long_read(&dt_remote),
 		atomic_long_read(&dt_ticks));
+	dt_note("refused at first %ld times", atomic_long_read(&dt_refused));
 out:
 	kfree(tickers);
 	kfree(workers);

@@ -32,10 +32,11 @@ def test_pools_were_used(variant, module):
     result = dma.run(variant, module).result
     assert result.stats()["state"] == "on"
     assert result.count("bounced") > 50000
-    # What was refused was larger than any mapping may be.
-    assert result.count("exhausted") == result.count("oversize") > 50
-    # Four thousand mappings at once may outrun kccd for a moment.
-    assert result.count("legacy") < result.count("bounced") // 100
+    # What was refused was larger than any mapping may be; but four thousand
+    # mappings at once may outrun kccd for a moment.
+    assert result.count("oversize") > 50
+    assert 0 <= result.count("exhausted") - result.count("oversize") < 200
+    assert result.count("legacy") < result.count("bounced") // 50
     assert result.count("misuse") == 0
     classes = result.classes()
     assert len(classes) >= 9, f"classes: {' '.join(classes)}"

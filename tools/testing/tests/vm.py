@@ -139,8 +139,8 @@ def run(
 
 
 def show(name: str, path: str) -> str:
-    """A shell command that prints a file as a section of the output."""
-    return f"echo '=== {name}'; cat {path}"
+    """A shell command that prints a file, if there is one, as a section."""
+    return f"echo '=== {name}'; [ ! -e {path} ] || cat {path}"
 
 
 def counters() -> str:
@@ -163,8 +163,8 @@ LOG_SPACE = "log_buf_len=8M printk.devkmsg=on"
 def wait_ready() -> str:
     """A shell command that waits until kccd has filled the pools."""
     return (
-        f"for i in $(seq 100); do grep -q '^shared_bytes: *[1-9]' {STATS} && break;"
-        " sleep 0.1; done; sleep 0.3"
+        f"for i in $(seq 100); do grep -qE '^shared_bytes: *[1-9]|off' {STATS} &&"
+        " break; sleep 0.1; done; sleep 0.3"
     )
 
 
