@@ -9,14 +9,12 @@ the host gets to see.  Offset N in that file is guest-physical address N.
 
 import dataclasses
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
+from lib import emulator
 from lib.failure import Failure
-
-QEMU = "qemu-system-x86_64"
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -141,21 +139,6 @@ def start_delay(options: Options, disks: Path, socket: Path) -> subprocess.Popen
     )
 
 
-def default_accel() -> str:
-    """TCG, with a thread for each CPU if this QEMU does that well.
-
-    Before 8.1 (its commit deba78709ae8) a CPU may go on with the translation of
-    code that another one has just patched: one boot in fifty ends with "Oops:
-    int3", in a static key's branch.
-    """
-    shown = subprocess.run(
-        [QEMU, "--version"], capture_output=True, text=True, check=False
-    )
-    version = re.search(r"version (\d+)\.(\d+)", shown.stdout)
-    good = version and (int(version[1]), int(version[2])) >= (8, 1)
-    return "tcg,thread=multi" if good else "tcg,thread=single"
-
-
 def _memory(options: Options, shared: Path | None) -> list[str]:
     size = options.memory
     # A guest may be larger than the host's memory as long as it does not use it.
@@ -197,10 +180,8 @@ def _disks(options: Options, disks: Path, socket: Path | None) -> list[str]:
 
 def command(options: Options, files: Files, serials: list[int]) -> list[str]:
     """QEMU's command line; serials are descriptors of connected sockets."""
-    qemu = shutil.which(QEMU)
-    if not qemu:
-        raise Failure(f"{QEMU} is not installed")
-    accel = options.accel or default_accel()
+    qemu = emulator.program()
+    accel = options.accel or emulator.accelerator(qemu)
     words = [qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     words += ["-machine", "q35,memory-backend=private", "-accel", accel, "-cpu", "max"]
     words += ["-smp", str(options.cpus), *_memory(options, files.shared)]

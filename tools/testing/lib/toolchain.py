@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from lib import cache, distribution, progress
+from lib import cache, distribution, emulator, progress
 from lib.failure import Failure
 
 BINDGEN_VERSION = "0.73.2"
@@ -151,6 +151,7 @@ def set_up() -> None:
     """Installs packages and tools that are missing; instant if none is."""
     release = distribution.release()
     distribution.install(release.packages())
+    emulator.set_up()
     bindgen = _bindgen()
     if not release.has_bindgen and not bindgen.exists():
         with cache.lock("tools"):
