@@ -12,6 +12,7 @@ import pytest
 import vm
 from lib import source
 
+PATCHES = sorted(vm.ROOT.glob("patches/7.3/*.patch"))
 TOOL = vm.ROOT / "tools" / "install-tree"
 
 
@@ -78,15 +79,26 @@ def test_twice(tree):
     assert _contents(tree) == first
 
 
-def test_conflict(tree):
-    """One patch does not apply: an error that names it, nothing changed."""
-    victim = tree / "kernel/dma/swiotlb.c"
-    text = victim.read_text()
-    victim.write_text(re.sub(r"swiotlb_tbl_map_single", "renamed_elsewhere", text))
+def test_remove(tree):
+    """What was put in can be taken out, to the byte."""
+    before = _contents(tree)
+    assert _install(tree, "--test").returncode == 0
+    done = _install(tree, "--remove")
+    assert done.returncode == 0, done.stderr
+    assert _contents(tree) == before
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=[path.name for path in PATCHES])
+def test_conflict(tree, patch):
+    """This patch does not apply: an error that names it, nothing changed."""
+    names = re.findall(r"^--- a/(\S+)", patch.read_text(encoding="utf-8"), re.M)
+    # Of what it touches, the last file: all before it could be applied.
+    victim = tree / names[-1]
+    victim.write_text(victim.read_text()[:100])
     before = _contents(tree)
     done = _install(tree)
     assert done.returncode != 0
-    assert ".patch" in done.stderr or "swiotlb.c" in done.stderr, done.stderr
+    assert ".patch" in done.stderr and names[-1] in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
     assert _contents(tree) == before
 
