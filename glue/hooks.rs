@@ -69,7 +69,7 @@ unsafe extern "C" fn __cc_swiotlb_unmap(
 ) -> bool {
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
-    let copy = Direction::from_raw(dir).from_device()
+    let copy = Direction::from_raw(dir).device_writes()
         && attrs & bindings::DMA_ATTR_SKIP_CPU_SYNC as c_ulong == 0;
     crate::pool().is_some_and(|pool| pool.unmap(dev, Phys::new(addr), size, copy))
 }

@@ -63,8 +63,13 @@ impl<W: Work> Thread<W> {
         Ok(Self { task, work })
     }
 
+    /// What the kthread calls.
+    ///
+    /// # Safety
+    ///
+    /// `work` must be a `&'static W`.
     unsafe extern "C" fn main(work: *mut c_void) -> c_int {
-        // SAFETY: It is the `&'static W` of `spawn()`.
+        // SAFETY: By the safety requirement.
         let work: &'static W = unsafe { &*work.cast_const().cast() };
         work.run();
         // The task must live until `kthread_stop()`, which fetches the result.

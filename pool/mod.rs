@@ -79,13 +79,13 @@ pub(crate) enum Direction {
 impl Direction {
     /// Whether the device may read the buffer.
     #[inline]
-    pub(crate) fn to_device(self) -> bool {
+    pub(crate) fn device_reads(self) -> bool {
         self != Self::FromDevice
     }
 
     /// Whether the device may write to the buffer.
     #[inline]
-    pub(crate) fn from_device(self) -> bool {
+    pub(crate) fn device_writes(self) -> bool {
         self != Self::ToDevice
     }
 }
@@ -248,7 +248,7 @@ impl Pool {
         size: usize,
         dir: Direction,
     ) -> bool {
-        self.sync(dev, addr, size, dir.from_device(), |part| {
+        self.sync(dev, addr, size, dir.device_writes(), |part| {
             dev.flush();
             part.copy_to_private();
         })
@@ -265,7 +265,7 @@ impl Pool {
         size: usize,
         dir: Direction,
     ) -> bool {
-        self.sync(dev, addr, size, dir.to_device(), Sides::copy_to_shared)
+        self.sync(dev, addr, size, dir.device_reads(), Sides::copy_to_shared)
     }
 
     #[inline]
