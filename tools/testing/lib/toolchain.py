@@ -143,7 +143,9 @@ def _install_bindgen(place: Path) -> None:
                 check=False,
             )
         if result.returncode:
-            raise Failure(f"bindgen could not be built, see {log}")
+            said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            tail = "\n".join(said[-12:])
+            raise Failure(f"{tail}\nbindgen could not be built, see {log}")
         shutil.rmtree(folder / "target")
 
 
