@@ -175,7 +175,8 @@ def _own_files(tree: Path) -> list[str]:
 
 def own_warnings(log: str, tree: Path) -> list[str]:
     """The compiler's warnings about files of this project, with their places."""
-    own = _own_files(tree)
+    # The linker's and objtool's warnings name functions instead of files.
+    own = [*_own_files(tree), "cc_swiotlb"]
     found = []
     lines = log.splitlines()
     for index, line in enumerate(lines):
