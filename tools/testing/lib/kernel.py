@@ -182,8 +182,9 @@ def own_warnings(log: str, tree: Path) -> list[str]:
     for index, line in enumerate(lines):
         text = line
         if re.match(r"warning(\[\w+\])?:", line):
-            # rustc names the place on one of the following lines.
-            text += " " + " ".join(lines[index + 1 : index + 3])
+            # rustc names the place on one of the following, indented lines.
+            near = lines[index + 1 : index + 3]
+            text += "".join(each for each in near if each.startswith(" "))
         elif "warning:" not in line.lower():
             continue
         if any(name in text for name in own):
