@@ -155,7 +155,9 @@ class Session:
     def _delay(self, stack: contextlib.ExitStack, disks: Path) -> Path | None:
         if not self.options.latency_ms or not machine.disk_names(self.options):
             return None
+        # The path of a socket must be short.
         folder = Path(tempfile.mkdtemp(prefix="ccvm-"))
+        (disks.parent / "socket").symlink_to(folder)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         path = folder / "disks"
         server = machine.start_delay(self.options, disks, path)
@@ -356,13 +358,16 @@ def _raw_terminal():
 
 
 def _sweep(folder: Path) -> None:
-    """Removes the folder of a run, and its shared memory, if the run is over."""
+    """Removes what a run left outside of its folder, and that, if the run is over."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shared = folder / "shared"
         if shared.is_symlink():
             shared.readlink().unlink(missing_ok=True)
+        socket_folder = folder / "socket"
+        if socket_folder.is_symlink():
+            shutil.rmtree(socket_folder.readlink(), ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
     except BlockingIOError:
         pass
