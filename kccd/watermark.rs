@@ -50,12 +50,12 @@ impl Watermarks {
         self.0.get(class.index()).copied().unwrap_or(0)
     }
 
-    /// A total of `bytes`, shared out.
+    /// A total of `bytes`, shared out; but for 0, at least one slot of each class.
     pub(crate) fn from_total(bytes: u64) -> Self {
         Self::from_fn(|class| {
             let share = SHARES.get(class.index()).copied().unwrap_or(0);
-            let bytes = (bytes / SHARES_SUM).saturating_mul(share);
-            (bytes >> class.shift()).min(MAX_SLOTS) as u32
+            let slots = (bytes / SHARES_SUM).saturating_mul(share) >> class.shift();
+            slots.clamp(bytes.min(1), MAX_SLOTS) as u32
         })
     }
 
@@ -189,7 +189,7 @@ mod tests {
         for ram in [64u64 << 20, 512 << 20, 1 << 30, 32 << 30, 1 << 42] {
             let watermarks = Watermarks::for_guest(ram);
             let classes = || SizeClass::all().map(|class| (class, watermarks.slots(class)));
-            assert!(classes().all(|(class, slots)| slots > 0 || class.slot_bytes() > 128 << 10));
+            assert!(classes().all(|(_, slots)| slots > 0));
             let bytes: u64 = classes()
                 .map(|(class, slots)| u64::from(slots) << class.shift())
                 .sum();
