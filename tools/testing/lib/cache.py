@@ -58,6 +58,7 @@ def scratch(parent: Path) -> Iterator[Path]:
 
     The caller holds the lock that covers `parent`.
     """
+    parent.mkdir(parents=True, exist_ok=True)
     for leftover in parent.glob(f"{PARTIAL}scratch-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{PARTIAL}scratch-", dir=parent) as name:
