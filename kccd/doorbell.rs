@@ -36,6 +36,8 @@ pub(crate) enum Wake {
 
 struct State {
     rung: bool,
+    /// Not even a pause may swallow it.
+    urgent: bool,
     stopped: bool,
 }
 
@@ -56,6 +58,7 @@ impl Doorbell {
         pin_init!(Self {
             state <- new_spinlock_irq!(State {
                 rung: false,
+                urgent: false,
                 stopped: false,
             }),
             rang <- new_condvar!(),
@@ -66,7 +69,7 @@ impl Doorbell {
     /// Wakes kccd. Any context but NMI.
     pub(crate) fn ring(&self) {
         if self.quiet.load(Relaxed) == 0 {
-            self.ring_anyway();
+            self.wake(false);
         }
     }
 
@@ -74,8 +77,13 @@ impl Doorbell {
     ///
     /// For what kccd reads without the lock of a depot, a parameter: `quiet` says nothing about that.
     pub(crate) fn ring_anyway(&self) {
+        self.wake(true);
+    }
+
+    fn wake(&self, urgent: bool) {
         let mut state = self.state.lock();
         state.rung = true;
+        state.urgent |= urgent;
         self.quiet.store(1, Relaxed);
         drop(state);
         self.rang.notify_one();
@@ -99,24 +107,25 @@ impl Doorbell {
             // A kernel thread has no signals.
             let _ = self.rang.wait_interruptible(&mut state);
         }
-        state.rung = false;
-        self.quiet.store(0, Relaxed);
-        if state.stopped {
-            Wake::Stop
-        } else {
-            Wake::Work
-        }
+        state.urgent = false;
+        self.awake(&mut state, false)
     }
 
     /// Waits for `timeout`, deaf to [`Self::ring`]. May sleep.
     pub(crate) fn pause(&self, timeout: Jiffies) -> Wake {
         let mut state = self.state.lock();
         self.quiet.store(1, Relaxed);
-        state.rung = false;
-        if !state.stopped {
+        if !state.stopped && !state.urgent {
             let _ = self.rang.wait_interruptible_timeout(&mut state, timeout);
         }
-        state.rung = false;
+        // What was urgent ends a pause, and the wait that may follow.
+        let urgent = core::mem::take(&mut state.urgent);
+        self.awake(&mut state, urgent)
+    }
+
+    /// Hears rings again; `rung` says whether there is one that has not been served yet.
+    fn awake(&self, state: &mut State, rung: bool) -> Wake {
+        state.rung = rung;
         self.quiet.store(0, Relaxed);
         if state.stopped {
             Wake::Stop
@@ -185,8 +194,13 @@ mod tests {
         let bell = KBox::pin_init(Doorbell::new(), GFP_KERNEL)?;
         bell.ring();
         assert!(bell.pause(msecs_to_jiffies(1)) == Wake::Work);
+        // Urgent: neither the pause nor the wait behind it lasts, the next pause does again.
+        bell.ring_anyway();
+        assert!(bell.pause(msecs_to_jiffies(600_000)) == Wake::Work);
+        assert!(bell.wait() == Wake::Work);
+        assert!(bell.pause(msecs_to_jiffies(1)) == Wake::Work);
         bell.stop();
-        assert!(bell.pause(msecs_to_jiffies(60_000)) == Wake::Stop);
+        assert!(bell.pause(msecs_to_jiffies(600_000)) == Wake::Stop);
         assert!(bell.wait() == Wake::Stop);
         Ok(())
     }
