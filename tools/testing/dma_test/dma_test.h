@@ -101,6 +101,7 @@ struct dt_case {
 /* runner.c */
 extern bool dt_quick;
 extern bool dt_zero;
+extern unsigned int dt_every;
 extern unsigned int dt_seconds;
 extern enum dt_fault dt_fault;
 

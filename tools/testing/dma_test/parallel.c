@@ -4,7 +4,8 @@
  *
  * Each thread makes mappings and leaves them in a box that all share; what it
  * finds there, often made on another CPU, it checks and undoes. A timer on each
- * CPU maps and unmaps in hard interrupt context, in the middle of all that.
+ * CPU maps and unmaps in hard interrupt context (as far as a kernel lets drivers
+ * run there: not on PREEMPT_RT), in the middle of all that.
  */
 
 #include <linux/cpu.h>
@@ -125,7 +126,7 @@ static void dt_tick_start(void *data)
 	struct dt_ticker *t = data;
 
 	hrtimer_start(&t->timer, ns_to_ktime(DT_TICK_NS),
-		      HRTIMER_MODE_REL_PINNED_HARD);
+		      HRTIMER_MODE_REL_PINNED);
 }
 
 static void dt_tickers_start(struct dt *dt, struct dt_ticker *tickers)
@@ -138,7 +139,7 @@ static void dt_tickers_start(struct dt *dt, struct dt_ticker *tickers)
 		t->m.dev = dt->dev;
 		t->m.cpu = t->buffer + DT_GUARD;
 		hrtimer_setup(&t->timer, dt_tick, CLOCK_MONOTONIC,
-			      HRTIMER_MODE_REL_PINNED_HARD);
+			      HRTIMER_MODE_REL_PINNED);
 		smp_call_function_single(cpu, dt_tick_start, t, true);
 	}
 }

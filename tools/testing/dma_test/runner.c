@@ -32,6 +32,10 @@ bool dt_zero;
 module_param_named(zero, dt_zero, bool, 0444);
 MODULE_PARM_DESC(zero, "expect cc_swiotlb.from_device=zero");
 
+unsigned int dt_every = 20000;
+module_param_named(every, dt_every, uint, 0444);
+MODULE_PARM_DESC(every, "try each size up to this many bytes");
+
 unsigned int dt_seconds = 3;
 module_param_named(seconds, dt_seconds, uint, 0444);
 MODULE_PARM_DESC(seconds, "how long the parallel case runs");
@@ -260,6 +264,7 @@ static int __init dt_init(void)
 		return ret;
 	}
 	dt_fault = ret;
+	dt_every = clamp(dt_every, 1, SZ_128K);
 
 	ret = dt_pattern_init();
 	if (ret)

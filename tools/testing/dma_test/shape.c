@@ -8,11 +8,11 @@
 
 #include "dma_test.h"
 
-/* Every size up to here, and around each class boundary beyond. */
-#define DT_EVERY_SIZE	20000
-
-/* Beyond: a stride that is a prime, so that all residues are met. */
-#define DT_SIZE_STRIDE	1021
+/* Beyond dt_every: an odd stride, so that all residues of 512 are met. */
+static unsigned int dt_stride(void)
+{
+	return (20 * SZ_1M / dt_every) | 1;
+}
 
 static const size_t dt_classes[] = {
 	512, SZ_2K, SZ_4K, SZ_8K, SZ_16K, SZ_32K, SZ_64K, SZ_128K, SZ_256K,
@@ -66,7 +66,7 @@ static void dt_one_size(struct dt *dt, size_t size, size_t offset)
 }
 
 /*
- * Sizes: all up to DT_EVERY_SIZE, then each class boundary - 2 to + 2, then a
+ * Sizes: all up to dt_every, then each class boundary - 2 to + 2, then a
  * stride up to the largest mapping. For each min_align_mask.
  */
 void dt_sizes(struct dt *dt)
@@ -86,7 +86,7 @@ void dt_sizes(struct dt *dt)
 			dt_note("min_align_mask %u: largest mapping is %zu",
 				dt_masks[i], max);
 
-		for (size = 1; size <= DT_EVERY_SIZE && !dt_failed();
+		for (size = 1; size <= dt_every && !dt_failed();
 		     size += dt_quick ? 97 : 1 + i)
 			dt_one_size(dt, size, size * 7 % PAGE_SIZE);
 
@@ -98,8 +98,8 @@ void dt_sizes(struct dt *dt)
 			}
 		}
 
-		for (size = DT_EVERY_SIZE; size < max && !dt_failed();
-		     size += DT_SIZE_STRIDE * (dt_quick ? 64 : 1 + i))
+		for (size = dt_every; size < max && !dt_failed();
+		     size += dt_stride() * (dt_quick ? 64 : 1 + i))
 			dt_one_size(dt, size, size * 7 % PAGE_SIZE);
 
 		for (size = max; size > max - 4 && !dt_failed(); size--)

@@ -11,7 +11,7 @@ import vm
 
 @vm.once
 def _run(module) -> dma.Run:
-    return dma.Run(module, "seconds=6", "--debug", timeout=600)
+    return dma.Run(module, "every=3000", "--debug", timeout=600)
 
 
 @pytest.mark.parametrize("case", dma.CASES)
@@ -38,5 +38,7 @@ def test_io():
         timeout=400,
     )
     assert "io: 0" in result.stdout, result.tail()
+    # So slow a kernel may outrun kccd, and is then served by the legacy pool.
     assert result.count("exhausted") == 0
-    assert result.count("legacy") == 0
+    assert result.count("misuse") == 0
+    assert result.count("bounced") > 1000
