@@ -91,16 +91,6 @@ def once(function):
     return remembered
 
 
-def slipped(result: Result) -> bool:
-    """Whether QEMU, and not the guest, went wrong.
-
-    TCG before QEMU 8.1 may translate code while another CPU patches it, and go on
-    to run a breakpoint that is no longer there. No real CPU does that, and no
-    guest can defend itself.
-    """
-    return result.status == PANIC and "Oops: int3" in result.console
-
-
 def _run_once(words: list[str], console: Path, timeout: int) -> Result:
     # ccvm has its own time-out; this one is for ccvm, and for a build that it may
     # have to do first.
@@ -131,8 +121,6 @@ def run(
         words = [str(CCVM), "run", "--timeout", str(timeout), "--console", str(console)]
         words += [*options, "--", command]
         result = _run_once(words, console, timeout)
-        if slipped(result):
-            result = _run_once(words, console, timeout)
     if status is not None:
         assert result.status == status, f"{shlex.join(words)}\n{result.tail()}"
     return result
