@@ -59,12 +59,12 @@ impl Watermarks {
         })
     }
 
-    /// What a guest with `ram_bytes` of memory keeps ready when nobody says anything: a 64th of
+    /// What a guest with `ram_bytes` of memory keeps ready when nobody says anything: a 32nd of
     /// its memory, from 2 MiB to 23 MiB. What a load needs beyond that grows with it.
     ///
     /// 23 MiB are 12 chunks when each class has whole spans: with the legacy pool, 28 MiB.
     pub(crate) fn for_guest(ram_bytes: u64) -> Self {
-        Self::from_total((ram_bytes / 64).clamp(2 << 20, 23 << 20))
+        Self::from_total((ram_bytes / 32).clamp(2 << 20, 23 << 20))
     }
 
     /// What `text` says; classes it does not name are as in `others`.
