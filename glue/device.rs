@@ -67,16 +67,31 @@ impl<'a> DmaDevice<'a> {
         }
     }
 
+    /// Where the device sees the shared memory at `addr`.
+    #[inline]
+    pub(crate) fn address_of(self, addr: Phys) -> u64 {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::cc_swiotlb_dma_addr(self.raw, addr.raw()) }
+    }
+
+    /// Whether the device can address everything up to `last`, which is what
+    /// [`last_address`] returned. Quicker than [`Self::reaches`], for most devices do.
+    ///
+    /// # Safety
+    ///
+    /// The device must have a DMA mask.
+    #[inline]
+    pub(crate) unsafe fn reaches_all(self, last: u64) -> bool {
+        // SAFETY: By the type invariant the device is valid; the mask by the safety requirement.
+        unsafe { bindings::cc_swiotlb_reaches_all(self.raw, last) }
+    }
+
     /// Whether the device can address `size` bytes at `addr`.
     #[inline]
     pub(crate) fn reaches(self, addr: Phys, size: usize) -> bool {
+        let first = self.address_of(addr);
         // SAFETY: By the type invariant the device is valid.
-        let (first, limit) = unsafe {
-            (
-                bindings::cc_swiotlb_dma_addr(self.raw, addr.raw()),
-                bindings::cc_swiotlb_dma_limit(self.raw),
-            )
-        };
+        let limit = unsafe { bindings::cc_swiotlb_dma_limit(self.raw) };
         // What `DMA_MAPPING_ERROR` is: the address has no translation.
         first != u64::MAX
             && first
@@ -97,4 +112,10 @@ impl<'a> DmaDevice<'a> {
         // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::cc_swiotlb_reset_need_sync(self.raw) }
     }
+}
+
+/// Where devices see the last of `bytes` bytes of memory, counted from address 0, when it is shared.
+pub(crate) fn last_address(bytes: usize) -> u64 {
+    // SAFETY: Takes any number.
+    unsafe { bindings::cc_swiotlb_last_dma_addr((bytes as u64).saturating_sub(1)) }
 }

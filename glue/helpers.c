@@ -8,6 +8,7 @@
 #include <linux/dma-direct.h>
 #include <linux/dma-map-ops.h>
 #include <linux/iommu-dma.h>
+#include <linux/irqflags.h>
 #include <linux/kmsan-checks.h>
 #include <linux/mm.h>
 #include <linux/topology.h>
@@ -42,6 +43,20 @@ rust_helper_cc_swiotlb_dma_addr(struct device *dev, phys_addr_t phys)
 	return phys_to_dma_unencrypted(dev, phys);
 }
 
+/* The address of the last byte of memory, as a device sees it when shared. */
+__rust_helper dma_addr_t rust_helper_cc_swiotlb_last_dma_addr(phys_addr_t last)
+{
+	return dma_addr_unencrypted(last);
+}
+
+/* Whether the device reaches up to there, and nothing translates its addresses. */
+__rust_helper bool
+rust_helper_cc_swiotlb_reaches_all(struct device *dev, dma_addr_t last)
+{
+	return *dev->dma_mask >= last && !dev->bus_dma_limit &&
+		!dev->dma_range_map;
+}
+
 /* Behind an IOMMU the mask limits the IOVA, not where the memory is. */
 __rust_helper u64 rust_helper_cc_swiotlb_dma_limit(struct device *dev)
 {
@@ -67,6 +82,19 @@ __rust_helper void rust_helper_cc_swiotlb_sync_flush(struct device *dev)
 __rust_helper void rust_helper_cc_swiotlb_unpoison(const void *addr, size_t len)
 {
 	kmsan_unpoison_memory(addr, len);
+}
+
+__rust_helper unsigned long rust_helper_cc_swiotlb_irq_save(void)
+{
+	unsigned long flags;
+
+	local_irq_save(flags);
+	return flags;
+}
+
+__rust_helper void rust_helper_cc_swiotlb_irq_restore(unsigned long flags)
+{
+	local_irq_restore(flags);
 }
 
 __rust_helper int rust_helper_cc_swiotlb_cpu_to_node(int cpu)

@@ -54,6 +54,35 @@ unsafe extern "C" fn __cc_swiotlb_map(
     pool.map(dev, &request).map_or(MAPPING_ERROR, Phys::raw)
 }
 
+/// Maps `size` bytes at `orig` to a slot that this CPU has at hand, and otherwise as swiotlb.c does
+/// it, which comes back to [`__cc_swiotlb_map`]. Returns what `swiotlb_map()` does.
+///
+/// # Safety
+///
+/// `dev` must be a valid device with a DMA mask, and the buffer must stay until it is unmapped: both
+/// are what the DMA API demands of its callers.
+#[export]
+unsafe extern "C" fn __cc_swiotlb_map_at_hand(
+    dev: *mut bindings::device,
+    orig: bindings::phys_addr_t,
+    size: usize,
+    dir: bindings::dma_data_direction,
+    attrs: c_ulong,
+) -> bindings::dma_addr_t {
+    if let Some(pool) = crate::pool() {
+        // SAFETY: By the safety requirement.
+        let device = unsafe { DmaDevice::from_raw(dev) };
+        // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
+        let request = unsafe { Request::new(Phys::new(orig), size, 0, Direction::from_raw(dir)) };
+        // SAFETY: By the safety requirement the device has a DMA mask.
+        if let Some(addr) = unsafe { pool.map_at_hand(device, &request) } {
+            return device.address_of(addr);
+        }
+    }
+    // SAFETY: By the safety requirement.
+    unsafe { bindings::__swiotlb_map(dev, orig, size, dir, attrs) }
+}
+
 /// Undoes the mapping at `addr`; returns whether it was ours.
 ///
 /// # Safety

@@ -9,6 +9,7 @@
 pub(crate) mod bounce;
 pub(crate) mod device;
 mod hooks;
+pub(crate) mod irq;
 pub(crate) mod memory;
 mod text;
 pub(crate) mod thread;

@@ -83,7 +83,8 @@ impl<W: Work> Thread<W> {
 
     /// Asks the thread to return, and waits until it has.
     ///
-    /// May sleep.
+    /// May sleep. kccd runs as long as the kernel does: only tests stop a thread.
+    #[cfg_attr(not(CONFIG_CC_SWIOTLB_KUNIT_TEST), expect(dead_code))]
     pub(crate) fn stop(self) {
         self.work.stop();
         // SAFETY: By the type invariant the task is a kthread that has not been stopped, and we

@@ -6,6 +6,7 @@ use crate::pool::class::{
     SizeClass,
     CLASSES, //
 };
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
 use kernel::prelude::*;
 
 /// How a class stands on one node, in slots.

@@ -36,6 +36,12 @@ impl Phys {
         self.0.checked_sub(start.0).map(|bytes| bytes as usize)
     }
 
+    /// Bytes from the last multiple of `1 << shift` up to this address.
+    #[inline]
+    pub(crate) const fn offset_in(self, shift: u32) -> usize {
+        (self.0 & (1u64.wrapping_shl(shift) - 1)) as usize
+    }
+
     /// Index of the span of memory that the address lies in.
     #[inline]
     pub(crate) const fn span_index(self) -> usize {

@@ -2,6 +2,7 @@
 
 //! Size classes: which slot a mapping needs.
 
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
 use kernel::prelude::*;
 
 /// log2 of the size of a span, the unit of memory that belongs to one class.
@@ -37,8 +38,9 @@ const NAMES: [&str; CLASSES] = [
     "512", "2K", "4K", "8K", "16K", "32K", "64K", "128K", "256K", "512K",
 ];
 
-/// The smallest class of slots that hold `1 << (index + MIN_SHIFT)` bytes, see [`SizeClass::for_bytes`].
+/// The smallest class of slots that hold `1 << (index + MIN_SHIFT)` bytes, see [`SizeClass::reaching`].
 const MIN_SHIFT: u32 = 9;
+const MIN_MASK: usize = (1 << MIN_SHIFT) - 1;
 const BY_SHIFT: [u8; 11] = [0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
 /// A size class.
@@ -68,14 +70,20 @@ impl SizeClass {
     }
 
     /// The smallest class whose slots hold `bytes` bytes, [`None`] above the largest.
-    #[inline]
+    #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
     pub(crate) fn for_bytes(bytes: usize) -> Option<Self> {
-        if bytes > MAX_SLOT_BYTES {
+        Self::reaching(bytes.saturating_sub(1))
+    }
+
+    /// The smallest class whose slots have a byte at offset `last`, [`None`] above the largest.
+    #[inline]
+    pub(crate) fn reaching(last: usize) -> Option<Self> {
+        if last >= MAX_SLOT_BYTES {
             return None;
         }
-        // The number of bits that the last byte's offset needs is log2 of the slot, rounded up.
-        let bits = usize::BITS - bytes.saturating_sub(1).leading_zeros();
-        let index = BY_SHIFT.get(bits.saturating_sub(MIN_SHIFT) as usize)?;
+        // The number of bits that the offset needs is log2 of the slot, rounded up.
+        let bits = usize::BITS - (last | MIN_MASK).leading_zeros();
+        let index = BY_SHIFT.get(bits.wrapping_sub(MIN_SHIFT) as usize)?;
         // INVARIANT: All entries of `BY_SHIFT` are below `CLASSES`, see the assertion below.
         Some(Self(*index))
     }

@@ -114,7 +114,9 @@ mod tests {
                     let addr = Phys::new(addr as u64);
                     let span = directory.get(addr).ok_or(ENOENT)?;
                     assert_eq!(span.class(), class);
-                    assert_eq!(span.slot_at(addr).ok_or(ENOENT)?.base.raw(), base as u64);
+                    let (slot, offset) = span.slot_at(addr).ok_or(ENOENT)?;
+                    assert_eq!(slot.base.raw(), base as u64);
+                    assert_eq!(slot.base.add(offset), addr);
                 }
             }
         }

@@ -6,7 +6,11 @@
 //! into the slot, a mapping crosses no boundary of the slot's size or more, and a slot larger than
 //! both alignment masks satisfies both of them.
 
-use super::class::SizeClass;
+use super::class::{
+    SizeClass,
+    MAX_SLOT_BYTES, //
+};
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
 use kernel::prelude::*;
 
 /// What a device and its driver demand of the address of a bounce buffer.
@@ -19,6 +23,26 @@ pub(crate) struct Constraints {
     pub(crate) alloc_align_mask: u64,
     /// Address bits that must not carry over inside the mapping, `dma_get_seg_boundary()`.
     pub(crate) seg_boundary_mask: u64,
+}
+
+impl Constraints {
+    /// Whether there can be a segment boundary within a slot.
+    #[inline]
+    fn splits_slots(&self) -> bool {
+        const WITHIN: u64 = MAX_SLOT_BYTES as u64 - 1;
+        self.seg_boundary_mask & WITHIN != WITHIN
+    }
+
+    /// Whether `size` bytes from `offset` on cross a segment boundary.
+    #[cold]
+    fn crosses(&self, offset: usize, size: usize) -> bool {
+        // As far as the mapping reaches, counted from the last boundary before it: from the
+        // start of the slot where that is a boundary, which it is for all but tiny segments.
+        let boundary = self.seg_boundary_mask as usize;
+        (offset & boundary)
+            .checked_add(size.wrapping_sub(1))
+            .is_none_or(|last| last > boundary)
+    }
 }
 
 /// The class of a mapping, and its place in a slot of this class or of any larger one.
@@ -38,14 +62,12 @@ impl Layout {
     #[inline]
     pub(crate) fn find(orig: u64, size: usize, rules: &Constraints) -> Option<Self> {
         let offset = (orig & rules.min_align_mask) as usize;
-        let end = offset.checked_add(size)?;
+        // Of an empty mapping this overflows, or is larger than any slot.
+        let last = offset.checked_add(size.wrapping_sub(1))?;
+        // A slot that reaches beyond the masks is aligned to more than they ask for.
         let mask = (rules.min_align_mask | rules.alloc_align_mask) as usize;
-        let class = SizeClass::for_bytes(end.max(mask.checked_add(1)?))?;
-
-        // As far as the mapping reaches, counted from the last boundary before it: from the
-        // start of the slot where that is a boundary, which it is for all but tiny segments.
-        let boundary = rules.seg_boundary_mask as usize;
-        if size == 0 || (offset & boundary).checked_add(size - 1)? > boundary {
+        let class = SizeClass::reaching(last | mask)?;
+        if rules.splits_slots() && rules.crosses(offset, size) {
             return None;
         }
         Some(Self { class, offset })
@@ -56,14 +78,13 @@ impl Layout {
 pub(crate) fn max_mapping_bytes(min_align_mask: u64) -> usize {
     let lost = usize::try_from(min_align_mask).map_or(usize::MAX, |mask| mask.saturating_add(1));
     let lost = if min_align_mask == 0 { 0 } else { lost };
-    super::class::MAX_SLOT_BYTES.saturating_sub(lost)
+    MAX_SLOT_BYTES.saturating_sub(lost)
 }
 
 #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
 #[kunit_tests(cc_swiotlb_layout)]
 mod tests {
     use super::*;
-    use crate::pool::class::MAX_SLOT_BYTES;
 
     const FREE: Constraints = Constraints {
         min_align_mask: 0,

@@ -29,7 +29,11 @@ mod stock;
 use crate::{
     glue::{
         bounce::Sides,
-        device::DmaDevice,
+        device::{
+            self,
+            DmaDevice, //
+        },
+        irq::IrqsOff,
         memory, //
     },
     kccd::doorbell::Doorbell,
@@ -46,10 +50,7 @@ use depot::{
 use directory::Directory;
 use kernel::{
     cpu::CpuId,
-    interrupt::{
-        local_interrupt_disable,
-        LocalInterruptDisabled, //
-    },
+    interrupt::LocalInterruptDisabled,
     new_mutex,
     prelude::*,
     sync::Mutex, //
@@ -131,6 +132,8 @@ impl Request {
 #[pin_data]
 pub(crate) struct Pool {
     directory: Directory,
+    /// Where devices see the last byte that `directory` has an entry for.
+    last_address: u64,
     caches: CpuCaches,
     /// By NUMA node, at least one.
     depots: KVec<Pin<KBox<Depot>>>,
@@ -149,6 +152,7 @@ impl Pool {
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             directory: Directory::new(memory::frames())?,
+            last_address: device::last_address(directory.bytes()),
             caches: CpuCaches::new()?,
             depots: {
                 let mut depots = KVec::new();
@@ -161,6 +165,27 @@ impl Pool {
             stats: Stats::new(),
             doorbell <- Doorbell::new(),
         })
+    }
+
+    /// Makes a mapping if this CPU has a slot for it at hand, and the device reaches all of them.
+    ///
+    /// [`None`] leaves nothing behind, and says nothing: [`Self::map`] is next. Any context but NMI.
+    ///
+    /// # Safety
+    ///
+    /// The device must have a DMA mask.
+    #[inline]
+    pub(crate) unsafe fn map_at_hand(&self, dev: DmaDevice<'_>, request: &Request) -> Option<Phys> {
+        // SAFETY: By the safety requirement.
+        if !unsafe { dev.reaches_all(self.last_address) } {
+            return None;
+        }
+        let rules = dev.constraints(request.alloc_align_mask);
+        let layout = Layout::find(request.orig.raw(), request.size, &rules)?;
+        let irq = IrqsOff::new();
+        let slot = self.caches.pop(layout.class, irq.token())?;
+        drop(irq);
+        Some(Self::begin(dev, request, slot, layout.offset))
     }
 
     /// Makes a mapping and returns its address.
@@ -176,20 +201,24 @@ impl Pool {
         let Some((slot, class)) = self.take(layout.class) else {
             return self.refused(dev, request, layout.class);
         };
-        // SAFETY:
-        // - The buffer is what the type invariant of `Request` says.
-        // - The layout is of a class that holds offset and size, and no smaller class is taken.
-        let mapping = unsafe { Mapping::new(request.orig, layout.offset, request.size) };
-        let addr = slot.base.add(layout.offset);
-        if !dev.reaches(addr, request.size) {
-            self.put(slot, class);
+        if !dev.reaches(slot.base.add(layout.offset), request.size) {
+            self.put_back(slot, class);
             self.stats.unreachable.add(1);
             return self.refused(dev, request, layout.class);
         }
         if class != layout.class {
             self.fell_back(dev, request, layout.class, class);
         }
+        Some(Self::begin(dev, request, slot, layout.offset))
+    }
 
+    /// Begins the mapping in `slot`, whose class holds it at `offset`; returns its address.
+    #[inline]
+    fn begin(dev: DmaDevice<'_>, request: &Request, slot: FreeSlot, offset: usize) -> Phys {
+        // SAFETY:
+        // - The buffer is what the type invariant of `Request` says.
+        // - The layout is of a class that holds offset and size, and no smaller class is taken.
+        let mapping = unsafe { Mapping::new(request.orig, offset, request.size) };
         dev.reset_need_sync();
         let sides = Sides::of(&slot, &mapping);
         if request.direction == Direction::FromDevice && params::zero_from_device() {
@@ -200,7 +229,7 @@ impl Pool {
             sides.copy_to_shared();
         }
         slot.slot.begin(&mapping);
-        Some(addr)
+        slot.base.add(offset)
     }
 
     /// Ends the mapping at `addr`, after copying its bytes back if `copy` says so.
@@ -211,30 +240,49 @@ impl Pool {
         let Some(span) = self.directory.get(addr) else {
             return false;
         };
-        let Some(slot) = span.slot_at(addr) else {
+        let Some((slot, offset)) = span.slot_at(addr) else {
             return false;
         };
-        let offset = addr.since(slot.base).unwrap_or(0);
-        let mapping = match slot.slot.claim(offset) {
-            Ok(mapping) => mapping,
-            Err(NotMapped::Over) => return self.misuse(dev, Misuse::DoubleUnmap, addr, size),
-            Err(NotMapped::Never | NotMapped::Elsewhere) => {
-                return self.misuse(dev, Misuse::WrongAddress, addr, size);
-            }
+        let mapping = match slot.slot.claim(offset, size) {
+            Some(mapping) => mapping,
+            None => match self.claim_any(dev, &slot, offset, size) {
+                Some(mapping) => mapping,
+                None => return true,
+            },
         };
-        if size > mapping.size() {
-            self.misuse(dev, Misuse::PastTheEnd, addr, size);
-        }
         if copy {
-            if let Some((part, _)) = Sides::of(&slot, &mapping).part(addr, size) {
-                dev.flush();
-                part.copy_to_private();
-            }
+            dev.flush();
+            Sides::of(&slot, &mapping).copy_to_private();
         }
         trace::unbounced(dev, mapping.orig(), addr, mapping.size());
         slot.slot.free();
         self.put(slot, span.class());
         true
+    }
+
+    /// Claims the mapping at `offset`, whose size is not `size`; returns what of it is to be copied.
+    #[cold]
+    #[inline(never)]
+    fn claim_any(
+        &self,
+        dev: DmaDevice<'_>,
+        slot: &FreeSlot,
+        offset: usize,
+        size: usize,
+    ) -> Option<Mapping> {
+        let addr = slot.base.add(offset);
+        let what = match slot.slot.claim_any(offset) {
+            Ok(mapping) => {
+                if size > mapping.size() {
+                    self.misuse(dev, Misuse::PastTheEnd, addr, size);
+                }
+                return Some(mapping.first(size));
+            }
+            Err(NotMapped::Over) => Misuse::DoubleUnmap,
+            Err(NotMapped::Never | NotMapped::Elsewhere) => Misuse::WrongAddress,
+        };
+        self.misuse(dev, what, addr, size);
+        None
     }
 
     /// Copies `size` bytes from `addr` on to the original buffer, if the device may write.
@@ -277,7 +325,7 @@ impl Pool {
         wanted: bool,
         copy: impl Fn(&Sides),
     ) -> bool {
-        let Some(slot) = self.directory.get(addr).and_then(|span| span.slot_at(addr)) else {
+        let Some((slot, _)) = self.directory.get(addr).and_then(|span| span.slot_at(addr)) else {
             return false;
         };
         if !wanted {
@@ -318,8 +366,8 @@ impl Pool {
     /// Takes a slot of `class`, or of a larger one; returns its class with it.
     #[inline]
     fn take(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
-        let irq = local_interrupt_disable();
-        if let Some(slot) = self.caches.pop(class, &irq) {
+        let irq = IrqsOff::new();
+        if let Some(slot) = self.caches.pop(class, irq.token()) {
             return Some((slot, class));
         }
         drop(irq);
@@ -331,13 +379,13 @@ impl Pool {
     #[cold]
     #[inline(never)]
     fn take_slow(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
-        let irq = local_interrupt_disable();
+        let irq = IrqsOff::new();
         let home = self.home();
         let mut found = None;
         'search: for depth in [Depth::Ready, Depth::Reserve] {
             let mut candidate = Some(class);
             while let Some(this) = candidate {
-                found = self.take_from_depots(this, home, depth, &irq);
+                found = self.take_from_depots(this, home, depth, irq.token());
                 if found.is_some() {
                     break 'search;
                 }
@@ -378,12 +426,19 @@ impl Pool {
     }
 
     /// Gives a slot back.
-    #[inline]
+    #[inline(always)]
     fn put(&self, slot: FreeSlot, class: SizeClass) {
-        let irq = local_interrupt_disable();
-        if let Err(slot) = self.caches.push(class, slot, &irq) {
-            self.put_slow(slot, class, &irq);
+        let irq = IrqsOff::new();
+        if let Err(slot) = self.caches.push(class, slot, irq.token()) {
+            self.put_slow(slot, class, irq.token());
         }
+    }
+
+    /// Gives a slot back that was not used.
+    #[cold]
+    #[inline(never)]
+    fn put_back(&self, slot: FreeSlot, class: SizeClass) {
+        self.put(slot, class);
     }
 
     /// This CPU's magazines of `class` are full: one goes to a depot.

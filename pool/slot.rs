@@ -16,7 +16,10 @@
 //! unmaps that race for one mapping only one goes on; the record does not change while it copies.
 //! [`Slot::free`] is a release store: the copy is over before anybody can take the slot again.
 
-use super::address::Phys;
+use super::{
+    address::Phys,
+    class::MAX_SLOT_BYTES, //
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -84,12 +87,20 @@ impl Mapping {
         self.size
     }
 
-    /// The word of the record: a mark, the offset and the size.
-    ///
-    /// Both fit: a slot has at most 2^19 bytes.
-    fn word(&self) -> u64 {
-        MAPPED | ((self.offset as u64 & FIELD_MASK) << FIELD_BITS) | (self.size as u64 & FIELD_MASK)
+    /// The first `bytes` bytes of the mapping.
+    pub(crate) fn first(&self, bytes: usize) -> Self {
+        // INVARIANT: A part of what it was.
+        Self {
+            size: self.size.min(bytes),
+            ..*self
+        }
     }
+}
+
+/// The word of a record: a mark, the offset and the size, of which each has at most 2^19 bytes.
+#[inline]
+fn word_of(offset: usize, size: usize) -> u64 {
+    MAPPED | ((offset as u64) << FIELD_BITS) | size as u64
 }
 
 /// Why a slot has no mapping to undo.
@@ -107,7 +118,7 @@ pub(crate) enum NotMapped {
 ///
 /// # Invariants
 ///
-/// - `word` is [`FREE`], or [`Mapping::word`] of the mapping that owns the slot, with [`ENDING`]
+/// - `word` is [`FREE`], or [`word_of`] the mapping that owns the slot, with [`ENDING`]
 ///   set while that is undone.
 /// - While `word` is not [`FREE`], `orig` is that mapping's original address.
 pub(crate) struct Slot {
@@ -130,7 +141,8 @@ impl Slot {
     pub(crate) fn begin(&self, mapping: &Mapping) {
         // INVARIANT: The address is there before the mark says so.
         self.orig.store(mapping.orig.raw(), Relaxed);
-        self.word.store(mapping.word(), Release);
+        self.word
+            .store(word_of(mapping.offset, mapping.size), Release);
         // Pairs with the address dependency of `mapping()` and `claim()`.
         smp_mb(Write);
     }
@@ -168,12 +180,30 @@ impl Slot {
         Ok(mapping)
     }
 
-    /// Claims the mapping at `offset` for whoever undoes it: nobody else will, and the record stays
-    /// as it is until [`Self::free`].
+    /// Claims the mapping of `size` bytes at `offset` for whoever undoes it: nobody else will, and
+    /// the record stays as it is until [`Self::free`].
+    ///
+    /// [`None`] if the slot has no such mapping, see [`Self::claim_any`].
+    #[inline]
+    pub(crate) fn claim(&self, offset: usize, size: usize) -> Option<Mapping> {
+        if size > MAX_SLOT_BYTES {
+            return None;
+        }
+        let word = word_of(offset, size);
+        // INVARIANT: Ending.
+        self.word.cmpxchg(word, word | ENDING, Acquire).ok()?;
+        // INVARIANT: The word says so, and with it came the original address.
+        Some(Mapping {
+            orig: Phys::new(self.orig.load(Relaxed)),
+            offset,
+            size,
+        })
+    }
+
+    /// The same for a mapping of any size.
     ///
     /// A mapping at another offset is left alone: [`NotMapped::Elsewhere`].
-    #[inline]
-    pub(crate) fn claim(&self, offset: usize) -> Result<Mapping, NotMapped> {
+    pub(crate) fn claim_any(&self, offset: usize) -> Result<Mapping, NotMapped> {
         let word = self.word.load(Relaxed);
         if self.decode(word)?.offset != offset {
             return Err(NotMapped::Elsewhere);
@@ -218,7 +248,7 @@ mod tests {
             let mapping = mapping(orig, offset, size);
             slot.begin(&mapping);
             assert_eq!(slot.mapping(), Ok(mapping));
-            assert_eq!(slot.claim(offset), Ok(mapping));
+            assert_eq!(slot.claim(offset, size), Some(mapping));
             slot.free();
             assert_eq!(slot.mapping(), Err(NotMapped::Over));
         }
@@ -227,14 +257,15 @@ mod tests {
     #[test]
     fn a_mapping_is_claimed_once() {
         let slot = Slot::new();
-        assert_eq!(slot.claim(0), Err(NotMapped::Never));
+        assert_eq!(slot.claim(0, 1), None);
+        assert_eq!(slot.claim_any(0), Err(NotMapped::Never));
         let mapping = mapping(0x1000, 8, 100);
         slot.begin(&mapping);
-        assert_eq!(slot.claim(0), Err(NotMapped::Elsewhere));
-        assert_eq!(slot.claim(8), Ok(mapping));
-        assert_eq!(slot.claim(8), Err(NotMapped::Over));
+        assert_eq!(slot.claim_any(0), Err(NotMapped::Elsewhere));
+        assert_eq!(slot.claim_any(8), Ok(mapping));
+        assert_eq!(slot.claim_any(8), Err(NotMapped::Over));
         assert_eq!(slot.mapping(), Err(NotMapped::Over));
         slot.free();
-        assert_eq!(slot.claim(8), Err(NotMapped::Over));
+        assert_eq!(slot.claim_any(8), Err(NotMapped::Over));
     }
 }

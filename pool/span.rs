@@ -4,7 +4,10 @@
 
 use super::{
     address::Phys,
-    class::SizeClass,
+    class::{
+        SizeClass,
+        SPAN_SHIFT, //
+    },
     magazine::Magazine,
     slot::Slot, //
 };
@@ -33,6 +36,8 @@ pub(crate) struct FreeSlot {
 /// of another kind.
 pub(crate) struct Span {
     class: SizeClass,
+    /// log2 of the size of a slot.
+    shift: u32,
     base: Atomic<u64>,
     slots: KVVec<Slot>,
 }
@@ -50,6 +55,7 @@ impl Span {
         }
         let span = Self {
             class,
+            shift: class.shift(),
             base: Atomic::new(base.raw()),
             slots,
         };
@@ -68,14 +74,20 @@ impl Span {
         Phys::new(self.base.load(Relaxed))
     }
 
-    /// The slot that `addr` lies in. [`None`] if `addr` is not in this span.
+    /// The slot that `addr` lies in, and how far into it.
+    ///
+    /// `addr` must be one that [`Directory::get`] finds this span by: spans and slots are aligned to
+    /// their size, so that it alone says where in the span it is.
+    ///
+    /// [`Directory::get`]: super::directory::Directory::get
     #[inline]
-    pub(crate) fn slot_at(&'static self, addr: Phys) -> Option<FreeSlot> {
-        let index = addr.since(self.base())? >> self.class.shift();
-        Some(FreeSlot {
-            base: self.slot_base(index),
-            slot: self.slots.get(index)?,
-        })
+    pub(crate) fn slot_at(&'static self, addr: Phys) -> Option<(FreeSlot, usize)> {
+        let offset = addr.offset_in(self.shift);
+        let slot = FreeSlot {
+            base: Phys::new(addr.raw() - offset as u64),
+            slot: self.slots.get(addr.offset_in(SPAN_SHIFT) >> self.shift)?,
+        };
+        Some((slot, offset))
     }
 
     /// All slots, the lowest first.

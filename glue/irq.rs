@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Interrupts of this CPU, disabled for a few instructions.
+//!
+//! `local_interrupt_disable()` of the `kernel` crate counts how deep it is nested, which takes longer
+//! than all that is done with a magazine.
+
+use kernel::{
+    bindings,
+    interrupt::LocalInterruptDisabled,
+    prelude::*,
+    types::NotThreadSafe, //
+};
+
+/// Interrupts are disabled on this CPU until this is dropped. So we stay on this CPU.
+///
+/// # Invariants
+///
+/// `flags` is what [`cc_swiotlb_irq_save`](bindings::cc_swiotlb_irq_save) returned on this CPU.
+pub(crate) struct IrqsOff {
+    flags: c_ulong,
+    _cpu: NotThreadSafe,
+}
+
+impl IrqsOff {
+    /// Disables interrupts. Any context.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        // SAFETY: May be called at any time.
+        let flags = unsafe { bindings::cc_swiotlb_irq_save() };
+        // INVARIANT: Just returned, and not `Send`.
+        Self {
+            flags,
+            _cpu: NotThreadSafe,
+        }
+    }
+
+    /// What shows others that interrupts are disabled.
+    #[inline]
+    pub(crate) fn token(&self) -> &LocalInterruptDisabled {
+        // SAFETY: They are for as long as `self` lives, and with it the reference.
+        unsafe { LocalInterruptDisabled::assume_disabled() }
+    }
+}
+
+impl Drop for IrqsOff {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::cc_swiotlb_irq_restore(self.flags) };
+    }
+}
