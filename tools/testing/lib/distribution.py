@@ -32,6 +32,7 @@ COMMON = [
     "patch",
     "perl",
     "python3",
+    "python3-matplotlib",
     "python3-pytest",
     "qemu-system-x86",
     "rsync",

@@ -43,7 +43,8 @@ def _program(name: str) -> Path:
     return Path(found)
 
 
-def _busybox() -> Path:
+def busybox() -> Path:
+    """The program that is most of the guest."""
     for path in (BUSYBOX, Path("/bin/busybox")):
         if path.exists():
             return path
@@ -80,7 +81,7 @@ def _libraries_of(program: Path, scratch: Path) -> dict[str, Path]:
 
 def _inputs() -> dict[str, Path]:
     """The programs that go into the guest, by their name there."""
-    return {"bin/busybox": _busybox()} | {
+    return {"bin/busybox": busybox()} | {
         f"usr/bin/{name}": _program(name).resolve() for name in PROGRAMS
     }
 

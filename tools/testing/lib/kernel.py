@@ -23,9 +23,35 @@ from pathlib import Path
 from lib import cache, progress, repository, source, toolchain
 from lib.failure import Failure
 
+
+@dataclasses.dataclass(frozen=True)
+class Flavour:
+    """A kind of kernel: configuration fragments, of which later ones win; machine."""
+
+    fragments: tuple[str, ...]
+    arch: str = "x86"
+    image: str = "arch/x86/boot/bzImage"
+
+    def arguments(self) -> list[str]:
+        """What make has to be told."""
+        return [f"ARCH={self.arch}"]
+
+    def targets(self) -> list[str]:
+        """What make has to make."""
+        return [Path(self.image).name, "modules"]
+
+
+def _native(*fragments: str) -> Flavour:
+    """A kernel that runs as a process."""
+    return Flavour(("uml", *fragments), "um", "linux")
+
+
 FLAVOURS = {
-    "guest": ("base", "guest"),
-    "debug": ("base", "guest", "debug"),
+    "guest": Flavour(("base", "guest")),
+    "debug": Flavour(("base", "guest", "debug")),
+    "uml": _native("uml-dynamic"),
+    "uml-static": _native(),
+    "uml-smp": _native("uml-dynamic", "uml-smp"),
 }
 
 STAMP = ".cc_swiotlb-stamp"
@@ -43,13 +69,18 @@ class Kernel:
 
     @property
     def image(self) -> Path:
-        """What QEMU boots."""
-        return self.folder / "arch" / "x86" / "boot" / "bzImage"
+        """What QEMU boots, or what runs as a process."""
+        return self.folder / FLAVOURS[self.flavour].image
+
+    def make_arguments(self) -> list[str]:
+        """What make has to be told to build a module for it."""
+        arguments = toolchain.make_arguments()
+        return [*arguments, *FLAVOURS[self.flavour].arguments()]
 
 
 def fragments(flavour: str) -> list[Path]:
     """The configuration fragments of a flavour; later ones win."""
-    names = FLAVOURS[flavour]
+    names = FLAVOURS[flavour].fragments
     return [repository.TESTING / "configs" / f"{name}.config" for name in names]
 
 
@@ -107,7 +138,7 @@ def _update_tree(tree: source.Source) -> Path:
     return patched
 
 
-def _make(tree: Path, folder: Path) -> list[str]:
+def _make(tree: Path, folder: Path, flavour: str) -> list[str]:
     return [
         "make",
         "--no-print-directory",
@@ -115,6 +146,7 @@ def _make(tree: Path, folder: Path) -> list[str]:
         str(tree),
         f"O={folder}",
         *toolchain.make_arguments(),
+        *FLAVOURS[flavour].arguments(),
     ]
 
 
@@ -138,7 +170,7 @@ def _configure(tree: Path, folder: Path, flavour: str) -> None:
     previous = config.read_bytes() if config.exists() else None
     stamp_file.unlink(missing_ok=True)
     result = subprocess.run(
-        [*_make(tree, folder), f"KCONFIG_ALLCONFIG={base}", "allnoconfig"],
+        [*_make(tree, folder, flavour), f"KCONFIG_ALLCONFIG={base}", "allnoconfig"],
         env=toolchain.environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -228,11 +260,11 @@ def _compile(tree: Path, folder: Path, flavour: str, locks: list[int]) -> None:
         total = f" of about {expected}" if expected >= count > 0 else ""
         return f"{count}{total} steps"
 
-    command = [*_make(tree, folder), f"-j{len(os.sched_getaffinity(0))}"]
+    command = [*_make(tree, folder, flavour), f"-j{len(os.sched_getaffinity(0))}"]
     step = progress.Step(f"building the kernel, flavour {flavour}", detail)
     with open(log, "wb") as output, step:
         process = subprocess.Popen(
-            [*command, "bzImage", "modules"],
+            [*command, *FLAVOURS[flavour].targets()],
             env=toolchain.environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -24,6 +24,7 @@ ORDER = (
     "test_trace",
     "test_io",
     "test_leak",
+    "test_bench",
     "test_machine",
     "test_ccvm",
     "test_debug",

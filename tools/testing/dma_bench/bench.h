@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * How long the DMA API takes to map, unmap and sync, beside a bare memcpy().
+ *
+ * Calls the public DMA API only, on a device of its own, so that it runs
+ * unchanged over whatever bounces: cc_swiotlb, swiotlb, or nothing.
+ */
+#ifndef CC_SWIOTLB_BENCH_H
+#define CC_SWIOTLB_BENCH_H
+
+#include <linux/dma-mapping.h>
+#include <linux/scatterlist.h>
+#include <linux/sizes.h>
+#include <linux/types.h>
+
+/* Most buffers that are mapped at a time, and the largest. */
+#define DB_DEPTH	64
+#define DB_MAX_SIZE	SZ_512K
+#define DB_THREADS	2
+
+/*
+ * How often a case is measured, in turn with its floor. The least disturbed
+ * slice counts, of both.
+ */
+#define DB_SLICES	5
+
+struct db_thread;
+
+/**
+ * struct db_pattern - a way to use the DMA API
+ * @name: as it is asked for and reported
+ * @prepare: called before the first round; may be NULL
+ * @round: maps and unmaps, or syncs, each of the buffers once
+ * @floor: copies what @round cannot do without
+ * @finish: called after the last round; may be NULL
+ */
+struct db_pattern {
+	const char *name;
+	int (*prepare)(struct db_thread *t);
+	void (*round)(struct db_thread *t);
+	void (*floor)(struct db_thread *t);
+	void (*finish)(struct db_thread *t);
+};
+
+extern const struct db_pattern db_patterns[];
+extern const int db_nr_patterns;
+
+/**
+ * struct db_case - what is measured
+ * @pattern: how the DMA API is used
+ * @dir: direction of all mappings
+ * @size: bytes in a buffer
+ * @depth: buffers in flight
+ */
+struct db_case {
+	const struct db_pattern *pattern;
+	enum dma_data_direction dir;
+	size_t size;
+	unsigned int depth;
+};
+
+/**
+ * struct db_thread - one of the threads that measure at the same time
+ * @dev: test device
+ * @c: the case
+ * @near: the drivers' buffers, one area after the other
+ * @far: where the floor copies to
+ * @dma: DMA addresses of what is mapped
+ * @sgl: the buffers as a scatterlist
+ * @refused: mappings that failed
+ * @round_ps: picoseconds for a buffer in a round, by slice
+ * @floor_ps: the same of the floor
+ */
+struct db_thread {
+	struct device *dev;
+	struct db_case c;
+	u8 *near[DB_DEPTH];
+	u8 *far[DB_DEPTH];
+	dma_addr_t dma[DB_DEPTH];
+	struct scatterlist sgl[DB_DEPTH];
+	unsigned long refused;
+	u64 round_ps[DB_SLICES];
+	u64 floor_ps[DB_SLICES];
+};
+
+/* Small buffers lie side by side, so that they share areas and pages. */
+static inline u8 *db_place(u8 * const *areas, size_t size, unsigned int i)
+{
+	size_t offset = i * size;
+
+	return areas[offset / DB_MAX_SIZE] + offset % DB_MAX_SIZE;
+}
+
+static inline u8 *db_near(struct db_thread *t, unsigned int i)
+{
+	return db_place(t->near, t->c.size, i);
+}
+
+static inline u8 *db_far(struct db_thread *t, unsigned int i)
+{
+	return db_place(t->far, t->c.size, i);
+}
+
+/* thread.c */
+struct db_thread *db_thread_alloc(struct device *dev);
+void db_thread_free(struct db_thread *t);
+int db_measure(struct db_thread **threads, unsigned int n, u64 slice_ns);
+
+/* age.c */
+int db_age(struct db_thread *t, unsigned long mappings);
+
+#endif /* CC_SWIOTLB_BENCH_H */

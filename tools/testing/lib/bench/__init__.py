@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What `make bench` measures, and how it is shown."""

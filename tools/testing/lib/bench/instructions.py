@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Counts instructions: the benchmark module in QEMU with -icount.
+
+The guest's clock counts the guest's instructions, one a nanosecond, so that the
+numbers are exact and the machine's noise is not in them.  It does not show how
+long an instruction takes.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+from lib import repository
+from lib.bench import module
+from lib.failure import Failure
+
+CCVM = repository.TESTING / "ccvm"
+SIZES = (64, 512, 4096, 65536, 262144)
+DEPTHS = (1, 16)
+MARK = "=== results"
+
+# The same call where nothing is bounced: what the DMA layer itself costs.
+UNBOUNCED = "unbounced"
+VARIANTS = {
+    "cc": ["--swiotlb", "cc"],
+    "legacy-dynamic": ["--swiotlb", "legacy"],
+    UNBOUNCED: ["--swiotlb", "legacy", "--append", "swiotlb=noforce"],
+}
+
+
+def _run(built: Path, options: list[str], timeout_s: int) -> dict:
+    parameters = (
+        f"sizes={','.join(map(str, SIZES))} depths={','.join(map(str, DEPTHS))}"
+    )
+    parameters += " slice_us=1000 modes=single"
+    command = f"insmod /host/{built.name} {parameters} && echo '{MARK}' && "
+    command += f"cat {module.RESULTS}"
+    words = [str(CCVM), "run", "--guest", "plain", "--cpus", "1", "--nvme", "0"]
+    words += ["--blk", "0", "--mem", "1G", "--timeout", str(timeout_s), *options]
+    words += ["--accel", "tcg,thread=single", "--add", str(built)]
+    words += ["--qemu-append", "-icount shift=0,sleep=off", "--", command]
+    result = subprocess.run(
+        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise Failure(result.stderr[-3000:])
+    _, _, results = result.stdout.partition(MARK)
+    return module.parse(re.sub(r"\r", "", results).strip())
+
+
+def measure(built: Path, step) -> list[dict[str, object]]:
+    """Instructions for a map and an unmap, less the copy.
+
+    `beyond` are those beyond what the same call costs where nothing is bounced.
+    """
+    times = {}
+    for impl, options in VARIANTS.items():
+        step(f"counting instructions: {impl}")
+        times[impl] = _run(built, options, 300)
+    records = []
+    for impl, cases in times.items():
+        for case, time in cases.items():
+            own = times[UNBOUNCED][case].pair
+            copies = 0 if impl == UNBOUNCED else time.floor
+            records.append(
+                {
+                    "impl": impl,
+                    "size": case.size,
+                    "in_flight": case.in_flight,
+                    "dir": case.dir,
+                    "instructions": round(time.pair - copies),
+                    "beyond": round(time.pair - copies - own),
+                }
+            )
+    return records

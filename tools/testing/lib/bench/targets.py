@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the figures are held against."""
+
+import dataclasses
+from collections.abc import Iterator
+
+ALLOWED_FACTOR = 1.10
+ALLOWED_NS = 60.0
+SPEEDUPS = {512: 5.0, 4096: 3.0, 65536: 2.0, 262144: 2.5}
+STEADY = 1.05
+SCALING = 1.9
+INSTRUCTIONS = 200
+LEGACY = "legacy-dynamic"
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One target, and whether the figures meet it."""
+
+    name: str
+    wanted: str
+    measured: str
+    met: bool
+
+
+def _size(size: int) -> str:
+    return f"{size} B" if size < 1024 else f"{size // 1024} KiB"
+
+
+def _case(row: dict) -> str:
+    return f"{_size(row['size'])}, {row['in_flight']} in flight, {row['dir']}"
+
+
+def excess(row: dict) -> float:
+    """Nanoseconds above what is allowed beyond the copies."""
+    return row["ns_per_pair"] - ALLOWED_FACTOR * row["floor_ns"] - ALLOWED_NS
+
+
+def _floor(rows: list[dict]) -> Iterator[Target]:
+    cases = [row for row in rows if row["impl"] == "cc" and row["mode"] == "single"]
+    if cases:
+        worst = max(cases, key=excess)
+        good = sum(excess(row) <= 0 for row in cases)
+        yield Target(
+            "map and unmap beside a bare copy",
+            f"at most {ALLOWED_FACTOR:.2f} x copy + {ALLOWED_NS:.0f} ns, everywhere",
+            f"{good} of {len(cases)} cases; the worst: {excess(worst):+.0f} ns "
+            f"({_case(worst)})",
+            good == len(cases),
+        )
+
+
+def speedup(rows: list[dict], size: int, **wanted) -> float | None:
+    """How much faster cc_swiotlb is than swiotlb."""
+    case = {"mode": "single", "in_flight": 64, "dir": "TO_DEVICE", **wanted}
+    times = {
+        row["impl"]: row["ns_per_pair"]
+        for row in rows
+        if row["size"] == size and all(row[key] == case[key] for key in case)
+    }
+    if "cc" not in times or LEGACY not in times:
+        return None
+    return times[LEGACY] / times["cc"]
+
+
+def _speedups(rows: list[dict]) -> Iterator[Target]:
+    for size, wanted in SPEEDUPS.items():
+        factor = speedup(rows, size)
+        if factor is not None:
+            yield Target(
+                f"{_size(size)} against {LEGACY}",
+                f"at least {wanted} times as fast",
+                f"{factor:.1f} times",
+                factor >= wanted,
+            )
+
+
+def _steady(rows: list[dict], name: str, before: str, after: str) -> Iterator[Target]:
+    times: dict[tuple[str, int], float] = {
+        (row["impl"], row["size"]): row["ns_per_pair"] for row in rows
+    }
+    ratios = {
+        size: time / times[before, size]
+        for (impl, size), time in times.items()
+        if impl == after and (before, size) in times
+    }
+    if ratios:
+        size = max(ratios, key=lambda each: ratios[each])
+        yield Target(
+            name,
+            f"at most {STEADY:.2f} times as long",
+            f"{ratios[size]:.2f} times at worst ({_size(size)})",
+            ratios[size] <= STEADY,
+        )
+
+
+def scaling(rows: list[dict], impl: str) -> dict[int, tuple[float, float]]:
+    """By size: throughput of two threads over that of one, and the same of memcpy."""
+    found = {}
+    times = {(row["size"], row["threads"]): row for row in rows if row["impl"] == impl}
+    for size, threads in times:
+        if threads == 2 and (size, 1) in times:
+            one, two = times[size, 1], times[size, 2]
+            found[size] = (
+                2 * one["ns_per_pair"] / two["ns_per_pair"],
+                2 * one["floor_ns"] / two["floor_ns"],
+            )
+    return found
+
+
+def _scales(rows: list[dict]) -> Iterator[Target]:
+    ratios = scaling(rows, "cc")
+    fair = {size: pair for size, (pair, copy) in ratios.items() if copy >= SCALING}
+    if fair:
+        worst = min(fair, key=lambda size: fair[size])
+        yield Target(
+            "two threads against one",
+            f"at least {SCALING} times the throughput where memcpy() scales so",
+            f"{fair[worst]:.2f} times at worst ({_size(worst)}; "
+            f"{len(fair)} of {len(ratios)} sizes count)",
+            fair[worst] >= SCALING,
+        )
+    elif ratios:
+        yield Target(
+            "two threads against one",
+            f"at least {SCALING} times the throughput where memcpy() scales so",
+            "memcpy() scales so at no size on this machine",
+            False,
+        )
+
+
+def _instructions(rows: list[dict]) -> Iterator[Target]:
+    # One at a time: it always finds its slot in this CPU's magazine.
+    cases = [row for row in rows if row["impl"] == "cc" and row["in_flight"] == 1]
+    if cases:
+        worst = max(cases, key=lambda row: row["beyond"])
+        yield Target(
+            "instructions beyond the copy and the DMA layer's own",
+            f"at most {INSTRUCTIONS} for a slot that the CPU has at hand",
+            f"{worst['beyond']} at worst ({_case(worst)})",
+            worst["beyond"] <= INSTRUCTIONS,
+        )
+
+
+def _fio(rows: list[dict]) -> Iterator[Target]:
+    def key(row: dict) -> tuple:
+        return row["rw"], row["bs"], row["jobs"], row["iodepth"]
+
+    legacy = {key(row): row for row in rows if row["impl"] == LEGACY}
+    own = {key(row): row for row in rows if row["impl"] == "cc"}
+    if own:
+        # Noise is what the same guest differs by from round to round.
+        below = [row for row in own if own[row]["iops"] < legacy[row]["iops_min"]]
+        ratios = {row: own[row]["iops"] / legacy[row]["iops"] for row in own}
+        worst = min(ratios, key=lambda row: ratios[row])
+        name = f"{worst[0]} {_size(worst[1])}, {worst[2]} jobs, depth {worst[3]}"
+        yield Target(
+            f"fio against {LEGACY}",
+            "in no row below its slowest round",
+            f"{len(below)} of {len(own)} rows below; the least: "
+            f"{ratios[worst]:.2f} times ({name})",
+            not below,
+        )
+
+
+def judge(data: dict[str, list[dict]]) -> list[Target]:
+    """All targets that were measured."""
+    return [
+        *_floor(data.get("map_unmap", [])),
+        *_speedups(data.get("map_unmap", [])),
+        *_steady(data.get("steady", []), "4 GiB shared", "8M", "4G"),
+        *_steady(data.get("steady", []), "after a million mappings", "8M", "aged"),
+        *_scales(data.get("scaling", [])),
+        *_instructions(data.get("instructions", [])),
+        *_fio(data.get("fio", [])),
+    ]

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The benchmark measures what it says, and judges as it says; not how fast it is."""
+
+import importlib
+import itertools
+import re
+
+import pytest
+import vm
+from lib import kernel
+from lib.bench import module, targets
+from lib.failure import Failure
+
+SIZES = (512, 4096, 262144)
+FEW = f"sizes={','.join(map(str, SIZES))} depths=1,4 slice_us=100"
+DIRECTIONS = ("TO_DEVICE", "FROM_DEVICE", "BIDIRECTIONAL")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The benchmark module for the guest kernel."""
+    return module.build(kernel.build("guest"), tmp_path_factory.mktemp("bench"))
+
+
+@pytest.mark.parametrize("swiotlb", ["cc", "legacy"])
+def test_every_case_is_measured(built, swiotlb):
+    """All patterns, sizes, depths, directions; by the allocator that was asked for."""
+    command = (
+        f"{vm.wait_ready()}; insmod /host/{built.name} {FEW} age=10000 && "
+        f"echo '=== results' && cat {module.RESULTS} && {vm.counters()}"
+    )
+    options = ("--add", str(built), "--swiotlb", swiotlb, "--nvme", "0", "--blk", "0")
+    result = vm.run(command, *options, timeout=200)
+    found = module.parse(result.section("results").strip())
+    wanted = itertools.product(("single", "sg", "net"), SIZES, (1, 4), (1,), DIRECTIONS)
+    assert set(found) == {module.Case(*each) for each in wanted}
+    assert all(time.pair > 0 and time.floor > 0 for time in found.values())
+    if swiotlb == "cc":
+        assert result.count("bounced") > 10000
+        assert result.count("bounced") == result.count("unbounced")
+        assert result.count("exhausted") == 0
+
+
+def test_what_failed_is_no_figure():
+    """A case that could not run, or was refused a mapping, ends the benchmark."""
+    good = "single 512 64 1 TO_DEVICE 80000 20000 0"
+    assert module.parse(good) == {
+        module.Case("single", 512, 64, 1, "TO_DEVICE"): module.Time(80.0, 20.0)
+    }
+    for bad in (
+        "single 512 64 1 TO_DEVICE 80000 20000 3",
+        "single 512 64 1 TO_DEVICE error -12",
+        "single 512",
+        "",
+    ):
+        with pytest.raises(Failure):
+            module.parse(f"{good}\n{bad}" if bad else "")
+
+
+def _data(cc_ns: float = 80.0, legacy_ns: float = 1000.0, beyond: int = 150) -> dict:
+    """Made-up figures for every part of the report."""
+    rows = []
+    for impl, ns in (("cc", cc_ns), ("legacy-dynamic", legacy_ns)):
+        for mode, size, depth, direction in itertools.product(
+            ("single", "sg", "net"), (512, 4096, 65536, 262144), (1, 64), DIRECTIONS
+        ):
+            case = module.Case(mode, size, depth, 1, direction)
+            rows.append(module.record(impl, case, module.Summary(ns, ns, ns, 20.0)))
+    scaling = [
+        module.record(
+            impl,
+            module.Case("single", 4096, 64, threads, "TO_DEVICE"),
+            module.Summary(100.0, 99.0, 101.0, 50.0),
+        )
+        for impl in ("cc", "legacy-dynamic")
+        for threads in (1, 2)
+    ]
+    steady = [
+        module.record(
+            impl,
+            module.Case("single", 4096, 64, 1, "TO_DEVICE"),
+            module.Summary(cc_ns, cc_ns, cc_ns, 50.0),
+        )
+        for impl in ("8M", "4G", "aged")
+    ]
+    counts = {"cc": beyond, "legacy-dynamic": 2230}
+    return {
+        "map_unmap": rows,
+        "scaling": scaling,
+        "steady": steady,
+        "instructions": [
+            {
+                "impl": impl,
+                "size": 64,
+                "in_flight": 1,
+                "dir": "TO_DEVICE",
+                "instructions": count + 270,
+                "beyond": count,
+            }
+            for impl, count in counts.items()
+        ],
+        "fio": [
+            {
+                "impl": impl,
+                "rw": "randread",
+                "bs": 4096,
+                "jobs": 1,
+                "iodepth": 1,
+                "iops": 1000.0,
+                "iops_min": 990.0,
+                "iops_max": 1010.0,
+                "mib_per_s": 3.9,
+            }
+            for impl in ("cc", "legacy-dynamic")
+        ],
+    }
+
+
+def _verdicts(data: dict) -> dict[str, bool]:
+    return {each.name: each.met for each in targets.judge(data)}
+
+
+def test_targets_are_met_and_missed():
+    """Each target can be met, and each can be missed."""
+    good = _verdicts(_data())
+    assert len(good) == 10 and all(good.values()), good
+    slow = _verdicts(_data(cc_ns=400.0, beyond=201))
+    assert not slow["map and unmap beside a bare copy"]
+    assert not slow["512 B against legacy-dynamic"]
+    assert not slow["instructions beyond the copy and the DMA layer's own"]
+    data = _data()
+    data["steady"][1]["ns_per_pair"] *= 1.06
+    data["steady"][2]["ns_per_pair"] *= 1.06
+    data["scaling"][1]["ns_per_pair"] *= 1.2
+    data["fio"][0]["iops"] = 980.0
+    worse = _verdicts(data)
+    for name in (
+        "4 GiB shared",
+        "after a million mappings",
+        "two threads against one",
+        "fio against legacy-dynamic",
+    ):
+        assert not worse[name], worse
+
+
+def test_report_is_one_page(tmp_path):
+    """Every plot is in it, and it needs no other file."""
+    report = importlib.import_module("lib.bench.report")
+    page = tmp_path / "report.html"
+    report.write(_data(), "a test", page)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<svg") == len(report.FIGURES)
+    assert "10 of 10 targets met" in text
+    assert not re.search(r'(?:src|href)="(?!#)', text.replace("xlink:href", "href"))
