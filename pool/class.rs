@@ -31,7 +31,7 @@ const SHIFTS: [u8; CLASSES] = [9, 11, 12, 13, 14, 15, 16, 17, 18, 19];
 /// Slots in a magazine of each class: enough to make the depot rare, little enough that what idle
 /// CPUs hold stays small. For a large slot the copy dwarfs the way to the depot. Divides the slots
 /// of a span.
-const MAGAZINE_SLOTS: [u8; CLASSES] = [64, 64, 64, 16, 8, 4, 2, 1, 1, 1];
+const MAGAZINE_SLOTS: [u8; CLASSES] = [64, 64, 64, 16, 8, 4, 4, 2, 1, 1];
 
 /// Names as users write them in `cc_swiotlb.watermark=`.
 const NAMES: [&str; CLASSES] = [

@@ -54,9 +54,9 @@ int db_age(struct db_thread *t, unsigned long mappings)
 				prandom_u32_state(&rnd) %
 				(DB_MAX_SHIFT - DB_MIN_SHIFT + 1);
 			size_t size = 1 + prandom_u32_state(&rnd) % BIT(shift);
-			u8 *cpu = t->near[(r >> 8) % DB_DEPTH];
+			size_t start = (r >> 8) % (DB_MAX_SIZE - size);
 
-			h->dma = dma_map_single(t->dev, cpu, size,
+			h->dma = dma_map_single(t->dev, t->near + start, size,
 						DMA_TO_DEVICE);
 			if (dma_mapping_error(t->dev, h->dma))
 				refused++;

@@ -63,8 +63,8 @@ struct db_case {
  * struct db_thread - one of the threads that measure at the same time
  * @dev: test device
  * @c: the case
- * @near: the drivers' buffers, one area after the other
- * @far: where the floor copies to
+ * @near: area with the drivers' buffers
+ * @far: areas that the floor copies to
  * @dma: DMA addresses of what is mapped
  * @sgl: the buffers as a scatterlist
  * @refused: mappings that failed
@@ -74,7 +74,7 @@ struct db_case {
 struct db_thread {
 	struct device *dev;
 	struct db_case c;
-	u8 *near[DB_DEPTH];
+	u8 *near;
 	u8 *far[DB_DEPTH];
 	dma_addr_t dma[DB_DEPTH];
 	struct scatterlist sgl[DB_DEPTH];
@@ -83,22 +83,21 @@ struct db_thread {
 	u64 floor_ps[DB_SLICES];
 };
 
-/* Small buffers lie side by side, so that they share areas and pages. */
-static inline u8 *db_place(u8 * const *areas, size_t size, unsigned int i)
-{
-	size_t offset = i * size;
-
-	return areas[offset / DB_MAX_SIZE] + offset % DB_MAX_SIZE;
-}
-
+/*
+ * What is sent was just written and what was received is going to be read: the
+ * drivers' buffers are in the cache, even if that makes large ones overlap.
+ */
 static inline u8 *db_near(struct db_thread *t, unsigned int i)
 {
-	return db_place(t->near, t->c.size, i);
+	return t->near + i % (DB_MAX_SIZE / t->c.size) * t->c.size;
 }
 
+/* As bounce buffers do, those of the floor lie side by side if they are small. */
 static inline u8 *db_far(struct db_thread *t, unsigned int i)
 {
-	return db_place(t->far, t->c.size, i);
+	unsigned int each = DB_MAX_SIZE / t->c.size;
+
+	return t->far[i / each] + i % each * t->c.size;
 }
 
 /* thread.c */

@@ -10,9 +10,9 @@
 
 #include "bench.h"
 
-/* How long memory may take to grow until all buffers fit, in milliseconds. */
-#define DB_PATIENCE_MS	10000
-#define DB_RETRY_MS	10
+/* How long memory may take to grow until all buffers fit, in microseconds. */
+#define DB_PATIENCE_US	10000000
+#define DB_RETRY_US	2000
 
 static void db_copy_in(struct db_thread *t)
 {
@@ -70,15 +70,15 @@ static void db_unmap(struct db_thread *t, unsigned int n)
  */
 static int db_grow(struct db_thread *t)
 {
-	unsigned int ms;
+	unsigned int us;
 
-	for (ms = 0; ms < DB_PATIENCE_MS; ms += DB_RETRY_MS) {
+	for (us = 0; us < DB_PATIENCE_US; us += DB_RETRY_US) {
 		unsigned int n = db_map_all(t);
 
 		/* While they are mapped, so that it is seen that more is needed. */
-		msleep(DB_RETRY_MS);
+		usleep_range(DB_RETRY_US, 2 * DB_RETRY_US);
 		db_unmap(t, n);
-		if (n == t->c.depth && ms)
+		if (n == t->c.depth && us)
 			return 0;
 	}
 	return -ENOMEM;

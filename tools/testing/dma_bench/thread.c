@@ -75,7 +75,7 @@ void db_thread_free(struct db_thread *t)
 {
 	if (!t)
 		return;
-	db_free_areas(t->near);
+	free_pages((unsigned long)t->near, DB_ORDER);
 	db_free_areas(t->far);
 	kfree(t);
 }
@@ -93,7 +93,8 @@ struct db_thread *db_thread_alloc(struct device *dev)
 	if (!t)
 		return NULL;
 	t->dev = dev;
-	if (db_alloc_areas(t->near) || db_alloc_areas(t->far)) {
+	t->near = (u8 *)__get_free_pages(GFP_KERNEL | __GFP_ZERO, DB_ORDER);
+	if (!t->near || db_alloc_areas(t->far)) {
 		db_thread_free(t);
 		return NULL;
 	}

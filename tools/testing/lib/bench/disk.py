@@ -16,31 +16,36 @@ from lib.failure import Failure
 CCVM = repository.TESTING / "ccvm"
 IMPLS = {"cc": "cc", "legacy-dynamic": "legacy"}
 DISK = "/dev/nvme0n1"
-PATTERNS = (
-    ("randread", "4k"),
-    ("read", "128k"),
-    ("randwrite", "4k"),
-    ("write", "128k"),
-)
+READS = (("randread", "4k"), ("read", "128k"))
+WRITES = (("randwrite", "4k"), ("write", "128k"))
 JOBS = (1, 4)
 DEPTHS = (1, 32)
 KIB = 1024
 
 
-def rows(writes: bool) -> list[tuple[str, str, int, int]]:
-    """All rows: pattern, block size, jobs, queue depth."""
-    patterns = [each for each in PATTERNS if writes or "read" in each[0]]
+# Pattern, block size, jobs, queue depth.
+Row = tuple[str, str, int, int]
+
+
+def all_rows() -> list[Row]:
+    """All rows."""
     return [
         (*pattern, jobs, depth)
-        for pattern, jobs, depth in itertools.product(patterns, JOBS, DEPTHS)
+        for pattern, jobs, depth in itertools.product(READS + WRITES, JOBS, DEPTHS)
     ]
 
 
-def _name(row: tuple[str, str, int, int]) -> str:
+def few() -> list[Row]:
+    """The ends of the range."""
+    ends = ((JOBS[0], DEPTHS[0]), (JOBS[-1], DEPTHS[-1]))
+    return [(*pattern, *end) for pattern in READS for end in ends]
+
+
+def _name(row: Row) -> str:
     return "-".join(map(str, row))
 
 
-def _command(wanted: list[tuple[str, str, int, int]], seconds: float) -> str:
+def _command(wanted: list[Row], seconds: float) -> str:
     """Runs one row after the other; each prints its results as JSON."""
     lines = []
     for row in wanted:
@@ -55,7 +60,7 @@ def _command(wanted: list[tuple[str, str, int, int]], seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _run(impl: str, wanted: list, seconds: float) -> dict[str, float]:
+def _run(impl: str, wanted: list[Row], seconds: float) -> dict[str, float]:
     """I/O requests a second, by row, in one guest."""
     timeout = 120 + len(wanted) * (seconds + 5)
     words = [str(CCVM), "run", "--swiotlb", IMPLS[impl], "--blk", "0"]
@@ -74,9 +79,10 @@ def _run(impl: str, wanted: list, seconds: float) -> dict[str, float]:
     return found
 
 
-def measure(rounds: int, seconds: float, writes: bool, step) -> list[dict[str, object]]:
-    """All rows in turn over both, in `rounds` guests each."""
-    wanted = rows(writes)
+def measure(
+    rounds: int, seconds: float, wanted: list[Row], step
+) -> list[dict[str, object]]:
+    """The rows in turn over both, in `rounds` guests each."""
     seen: dict[str, list[dict[str, float]]] = {impl: [] for impl in IMPLS}
     for number in range(rounds):
         for impl in IMPLS:

@@ -28,15 +28,17 @@ VARIANTS = {
 }
 
 
-def _run(built: Path, options: list[str], timeout_s: int) -> dict:
-    parameters = (
-        f"sizes={','.join(map(str, SIZES))} depths={','.join(map(str, DEPTHS))}"
-    )
-    parameters += " slice_us=1000 modes=single"
+def _list(numbers: tuple[int, ...]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _run(built: Path, options: list[str], depths: tuple[int, ...]) -> dict:
+    parameters = f"modes=single slice_us=1000 sizes={_list(SIZES)}"
+    parameters += f" depths={_list(depths)}"
     command = f"insmod /host/{built.name} {parameters} && echo '{MARK}' && "
     command += f"cat {module.RESULTS}"
     words = [str(CCVM), "run", "--guest", "plain", "--cpus", "1", "--nvme", "0"]
-    words += ["--blk", "0", "--mem", "1G", "--timeout", str(timeout_s), *options]
+    words += ["--blk", "0", "--mem", "1G", "--timeout", "300", *options]
     words += ["--accel", "tcg,thread=single", "--add", str(built)]
     words += ["--qemu-append", "-icount shift=0,sleep=off", "--", command]
     result = subprocess.run(
@@ -48,7 +50,7 @@ def _run(built: Path, options: list[str], timeout_s: int) -> dict:
     return module.parse(re.sub(r"\r", "", results).strip())
 
 
-def measure(built: Path, step) -> list[dict[str, object]]:
+def measure(built: Path, quick: bool, step) -> list[dict[str, object]]:
     """Instructions for a map and an unmap, less the copy.
 
     `beyond` are those beyond what the same call costs where nothing is bounced.
@@ -56,7 +58,7 @@ def measure(built: Path, step) -> list[dict[str, object]]:
     times = {}
     for impl, options in VARIANTS.items():
         step(f"counting instructions: {impl}")
-        times[impl] = _run(built, options, 300)
+        times[impl] = _run(built, options, DEPTHS[:1] if quick else DEPTHS)
     records = []
     for impl, cases in times.items():
         for case, time in cases.items():

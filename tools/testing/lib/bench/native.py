@@ -21,6 +21,7 @@ from lib.kernel import Kernel
 
 CC = "cc_swiotlb.enable=1"
 LEGACY = "cc_swiotlb.enable=0"
+IMPLS = {"cc": CC, "legacy-dynamic": LEGACY}
 
 # The one command that is run. The folder is a folder of the host.
 INIT = """#!/busybox sh
