@@ -86,6 +86,7 @@ struct Files {
     _dir: Dir,
     _stats: PoolFile,
     _classes: Option<PoolFile>,
+    _drain: Option<PoolFile>,
 }
 
 impl Files {
@@ -107,10 +108,26 @@ impl Files {
             )?),
             None => None,
         };
+        // Whatever is written: every CPU returns what it holds to the depots. For tests, which can
+        // count the slots then.
+        let drain = match pool {
+            Some(_) => Some(KBox::pin_init(
+                dir.write_callback_file(c"drain", pool, &|pool: &Option<&Pool>, text| {
+                    text.skip(text.len())?;
+                    if let Some(pool) = pool {
+                        pool.drain_cpus();
+                    }
+                    Ok(())
+                }),
+                GFP_KERNEL,
+            )?),
+            None => None,
+        };
         Ok(Self {
             _dir: dir,
             _stats: stats,
             _classes: classes,
+            _drain: drain,
         })
     }
 }
@@ -139,6 +156,9 @@ impl kernel::Module for CcSwiotlb {
             })?;
             // From here on the hooks find it.
             POOL.populate(running.0);
+            if let Err(error) = glue::register() {
+                pr_warn!("neither memory pressure nor CPU hotplug is heard of ({error:?})\n");
+            }
             pr_info!("on, watermark {}\n", params::watermark());
             Some(running)
         } else {

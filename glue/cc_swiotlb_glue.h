@@ -8,6 +8,8 @@
 
 #include <linux/gfp_types.h>
 #include <linux/kthread.h>
+#include <linux/sched.h>
+#include <linux/smp.h>
 #include <linux/types.h>
 
 /* Called by Rust, defined in C. */
@@ -19,6 +21,8 @@ unsigned long cc_swiotlb_ram_pages(void);
 unsigned int cc_swiotlb_nr_nodes(void);
 bool cc_swiotlb_node_has_cpus(unsigned int node);
 void cc_swiotlb_key_off(void);
+bool cc_swiotlb_may_wait(void);
+int cc_swiotlb_register(void);
 
 /* Called by C, defined in Rust. */
 int cc_swiotlb_set_watermark(const char *text);
@@ -27,6 +31,11 @@ int cc_swiotlb_set_max(const char *text);
 int cc_swiotlb_get_max(char *page);
 int cc_swiotlb_set_from_device(const char *text);
 int cc_swiotlb_get_from_device(char *page);
+int cc_swiotlb_set_idle_ms(const char *text);
+int cc_swiotlb_get_idle_ms(char *page);
 void cc_swiotlb_stop(void);
+void cc_swiotlb_cpu_dead(unsigned int cpu);
+unsigned long cc_swiotlb_surplus_pages(void);
+void cc_swiotlb_give_back(void);
 
 #endif /* _CC_SWIOTLB_GLUE_H */

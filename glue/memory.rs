@@ -68,7 +68,7 @@ pub(crate) struct PrivateChunk {
 ///
 /// Not freed when dropped: the host can reach it.
 pub(crate) struct SharedChunk {
-    _block: Block,
+    block: Block,
 }
 
 /// A conversion failed.
@@ -121,7 +121,7 @@ impl PrivateChunk {
         // Conversion leaves anything in it, depending on the platform.
         self.block.zero();
         Ok(SharedChunk {
-            _block: self.into_block(),
+            block: self.into_block(),
         })
     }
 
@@ -132,6 +132,36 @@ impl PrivateChunk {
         Block {
             page: chunk.block.page,
         }
+    }
+}
+
+impl SharedChunk {
+    /// Start of the chunk.
+    pub(crate) fn base(&self) -> Phys {
+        self.block.base()
+    }
+
+    /// Makes the chunk private again and frees it. If that fails it is lost: nobody knows what state
+    /// it is in.
+    ///
+    /// May sleep, and takes long, as [`PrivateChunk::share`].
+    ///
+    /// # Safety
+    ///
+    /// Nobody else may access the chunk any more.
+    pub(crate) unsafe fn unshare(self) -> Result {
+        // What was bounced is gone before the pages change hands, whatever the conversion does.
+        self.block.zero();
+        // SAFETY: The range is a block of the direct map, page-aligned, and ours.
+        let ret = unsafe { bindings::cc_swiotlb_unshare(self.block.vaddr(), PAGES) };
+        if ret != 0 {
+            // In neither state: leaked, as there is no `Drop`.
+            return Err(Error::from_errno(ret));
+        }
+        let chunk = PrivateChunk { block: self.block };
+        // Conversion leaves anything in it, depending on the platform and the host.
+        chunk.block.zero();
+        Ok(())
     }
 }
 

@@ -7,10 +7,12 @@
 //! in the right way. The C side of the door is beside it.
 
 pub(crate) mod bounce;
+pub(crate) mod cpus;
 pub(crate) mod device;
 mod hooks;
 pub(crate) mod irq;
 pub(crate) mod memory;
+mod reclaim;
 mod text;
 pub(crate) mod thread;
 
@@ -35,4 +37,21 @@ pub(crate) fn switch_off() {
 pub(crate) fn wanted() -> bool {
     // SAFETY: Reads what was set at boot.
     unsafe { kernel::bindings::cc_swiotlb_wanted() }
+}
+
+/// Whether the caller may spin for a while: it can be preempted, by kccd for instance, and
+/// interrupted, so that nobody else has to wait for what it holds; and it is not kccd itself, nor
+/// anybody that kccd may be waiting for, in an attempt to reclaim memory.
+pub(crate) fn may_wait() -> bool {
+    // SAFETY: Looks at the current task only.
+    unsafe { kernel::bindings::cc_swiotlb_may_wait() }
+}
+
+/// Asks to be called when memory is short, and when a CPU has died. Without that, what can be given
+/// back goes back later, and what a dead CPU holds stays there.
+///
+/// May sleep.
+pub(crate) fn register() -> Result {
+    // SAFETY: To be called once, which `start()` sees to.
+    kernel::error::to_result(unsafe { kernel::bindings::cc_swiotlb_register() })
 }

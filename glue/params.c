@@ -64,3 +64,21 @@ static const struct kernel_param_ops from_device_ops = {
 module_param_cb(from_device, &from_device_ops, NULL, 0644);
 MODULE_PARM_DESC(from_device,
 		 "What a slot holds before a device writes to it: preserve or zero");
+
+static int idle_ms_set(const char *val, const struct kernel_param *kp)
+{
+	return cc_swiotlb_set_idle_ms(val);
+}
+
+static int idle_ms_get(char *buffer, const struct kernel_param *kp)
+{
+	return cc_swiotlb_get_idle_ms(buffer);
+}
+
+static const struct kernel_param_ops idle_ms_ops = {
+	.set = idle_ms_set,
+	.get = idle_ms_get,
+};
+module_param_cb(idle_ms, &idle_ms_ops, NULL, 0644);
+MODULE_PARM_DESC(idle_ms,
+		 "Milliseconds after which memory that idles becomes private again, 0 for never");

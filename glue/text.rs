@@ -110,3 +110,25 @@ unsafe extern "C" fn cc_swiotlb_get_from_device(page: *mut c_char) -> c_int {
     // SAFETY: By the safety requirement.
     unsafe { print(page, fmt!("{}\n", params::from_device())) }
 }
+
+/// Sets `cc_swiotlb.idle_ms=`.
+///
+/// # Safety
+///
+/// `text` must be null or a valid string.
+#[export]
+unsafe extern "C" fn cc_swiotlb_set_idle_ms(text: *const c_char) -> c_int {
+    // SAFETY: By the safety requirement.
+    errno(params::set_idle_ms(unsafe { trimmed(text) }))
+}
+
+/// Prints `cc_swiotlb.idle_ms=`.
+///
+/// # Safety
+///
+/// `page` must be a page to write to.
+#[export]
+unsafe extern "C" fn cc_swiotlb_get_idle_ms(page: *mut c_char) -> c_int {
+    // SAFETY: By the safety requirement.
+    unsafe { print(page, fmt!("{}\n", params::idle_ms())) }
+}

@@ -35,8 +35,11 @@ unsafe impl<W: Work> Send for Thread<W> {}
 unsafe impl<W: Work> Sync for Thread<W> {}
 
 impl<W: Work> Thread<W> {
-    /// Starts a thread called `name` with the highest priority of an ordinary thread, so that it
-    /// gets in between those whose demand it has to meet.
+    /// Starts a thread called `name` that runs before all ordinary threads.
+    ///
+    /// As one of them, even with the best nice value, it would have to wait for its turn behind those
+    /// whose demand it has to meet, and share the CPU with them while they wait for it. It must not
+    /// run for long without a reason, nor spin.
     ///
     /// May sleep.
     pub(crate) fn spawn(name: &'static CStr, work: &'static W) -> Result<Self> {
@@ -55,7 +58,7 @@ impl<W: Work> Thread<W> {
         let task = NonNull::new(task).ok_or(ENOMEM)?;
         // SAFETY: The task was just created and does not run before it is woken.
         unsafe {
-            bindings::set_user_nice(task.as_ptr(), bindings::MIN_NICE as c_long);
+            bindings::sched_set_fifo_low(task.as_ptr());
             bindings::get_task_struct(task.as_ptr());
             bindings::wake_up_process(task.as_ptr());
         }

@@ -38,6 +38,8 @@ struct State {
     rung: bool,
     /// Not even a pause may swallow it.
     urgent: bool,
+    /// Memory is short: give back what can be given back.
+    pressed: bool,
     stopped: bool,
 }
 
@@ -50,6 +52,9 @@ pub(crate) struct Doorbell {
     rang: CondVar,
     /// 1 while a ring changes nothing: it has been rung, or kccd is in a pause.
     quiet: Atomic<u32>,
+    /// 1 from a ring until kccd goes to sleep: slots will come. A hint for those who wait for them,
+    /// written with the lock held.
+    at_work: Atomic<u32>,
 }
 
 impl Doorbell {
@@ -59,17 +64,19 @@ impl Doorbell {
             state <- new_spinlock_irq!(State {
                 rung: false,
                 urgent: false,
+                pressed: false,
                 stopped: false,
             }),
             rang <- new_condvar!(),
             quiet: Atomic::new(0),
+            at_work: Atomic::new(0),
         })
     }
 
     /// Wakes kccd. Any context but NMI.
     pub(crate) fn ring(&self) {
         if self.quiet.load(Relaxed) == 0 {
-            self.wake(false);
+            self.wake(|_| ());
         }
     }
 
@@ -77,16 +84,41 @@ impl Doorbell {
     ///
     /// For what kccd reads without the lock of a depot, a parameter: `quiet` says nothing about that.
     pub(crate) fn ring_anyway(&self) {
-        self.wake(true);
+        self.wake(|state| state.urgent = true);
     }
 
-    fn wake(&self, urgent: bool) {
+    /// Wakes kccd, though not from a pause, to give back what can be given back. Any context but NMI.
+    ///
+    /// When memory is short kccd itself gets here, from its own allocation: it must not end the
+    /// pause that it is about to make when that fails.
+    pub(crate) fn press(&self) {
+        self.state.lock().pressed = true;
+        self.ring();
+    }
+
+    fn wake(&self, why: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         state.rung = true;
-        state.urgent |= urgent;
+        why(&mut state);
         self.quiet.store(1, Relaxed);
+        self.at_work.store(1, Relaxed);
         drop(state);
         self.rang.notify_one();
+    }
+
+    /// Whether kccd has been rung and has not gone to sleep since.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.at_work.load(Relaxed) != 0
+    }
+
+    /// Whether kccd has been rung since it woke up.
+    pub(crate) fn is_rung(&self) -> bool {
+        self.state.lock().rung
+    }
+
+    /// Whether [`Self::press`] has been called since the last time.
+    pub(crate) fn take_pressed(&self) -> bool {
+        core::mem::take(&mut self.state.lock().pressed)
     }
 
     /// Makes kccd return, now and for ever. Any context but NMI.
@@ -100,12 +132,22 @@ impl Doorbell {
         self.state.lock().stopped
     }
 
-    /// Waits until somebody rings. May sleep.
-    pub(crate) fn wait(&self) -> Wake {
+    /// Waits until somebody rings, or for `timeout` if there is one. May sleep.
+    pub(crate) fn wait(&self, timeout: Option<Jiffies>) -> Wake {
         let mut state = self.state.lock();
         while !state.rung && !state.stopped {
+            self.at_work.store(0, Relaxed);
             // A kernel thread has no signals.
-            let _ = self.rang.wait_interruptible(&mut state);
+            match timeout {
+                None => {
+                    let _ = self.rang.wait_interruptible(&mut state);
+                }
+                Some(timeout) => {
+                    // Too early by whatever woke us is no harm: it is time for another look.
+                    let _ = self.rang.wait_interruptible_timeout(&mut state, timeout);
+                    break;
+                }
+            }
         }
         state.urgent = false;
         self.awake(&mut state, false)
@@ -115,6 +157,7 @@ impl Doorbell {
     pub(crate) fn pause(&self, timeout: Jiffies) -> Wake {
         let mut state = self.state.lock();
         self.quiet.store(1, Relaxed);
+        self.at_work.store(0, Relaxed);
         if !state.stopped && !state.urgent {
             let _ = self.rang.wait_interruptible_timeout(&mut state, timeout);
         }
@@ -154,7 +197,7 @@ mod tests {
 
     impl Work for Sleeper {
         fn run(&'static self) {
-            while self.bell.wait() == Wake::Work {
+            while self.bell.wait(None) == Wake::Work {
                 self.rounds.add(1, Relaxed);
             }
         }
@@ -197,11 +240,29 @@ mod tests {
         // Urgent: neither the pause nor the wait behind it lasts, the next pause does again.
         bell.ring_anyway();
         assert!(bell.pause(msecs_to_jiffies(600_000)) == Wake::Work);
-        assert!(bell.wait() == Wake::Work);
+        assert!(bell.wait(None) == Wake::Work);
         assert!(bell.pause(msecs_to_jiffies(1)) == Wake::Work);
         bell.stop();
         assert!(bell.pause(msecs_to_jiffies(600_000)) == Wake::Stop);
-        assert!(bell.wait() == Wake::Stop);
+        assert!(bell.wait(None) == Wake::Stop);
+        Ok(())
+    }
+
+    #[test]
+    fn a_wait_ends_by_a_ring_or_by_its_time() -> Result {
+        let bell = KBox::pin_init(Doorbell::new(), GFP_KERNEL)?;
+        assert!(!bell.is_at_work() && !bell.is_rung());
+        bell.ring();
+        assert!(bell.is_at_work() && bell.is_rung());
+        assert!(bell.wait(Some(msecs_to_jiffies(600_000))) == Wake::Work);
+        // It has been heard, and is worked on.
+        assert!(bell.is_at_work() && !bell.is_rung());
+        assert!(bell.wait(Some(msecs_to_jiffies(1))) == Wake::Work);
+        assert!(!bell.is_at_work());
+        bell.press();
+        assert!(bell.is_at_work() && bell.take_pressed() && !bell.take_pressed());
+        bell.stop();
+        assert!(bell.wait(Some(msecs_to_jiffies(600_000))) == Wake::Stop);
         Ok(())
     }
 }

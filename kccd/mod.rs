@@ -4,19 +4,18 @@
 //!
 //! It keeps each class above its watermark, on each NUMA node: one span at a time, the class that
 //! is worst off first, and never a span more than the watermark needs. What it cannot do now it
-//! tries again, with growing pauses: a failed allocation or conversion does not make it spin.
+//! tries again, with growing pauses: a failed allocation or conversion does not make it spin. When
+//! there is enough it gives back what idles.
 //!
-//! [`policy`] decides, in plain numbers; this file carries out.
+//! [`policy`] decides, in plain numbers; this file and [`giveback`] carry out.
 
 pub(crate) mod doorbell;
+mod giveback;
 pub(crate) mod policy;
 pub(crate) mod watermark;
 
 use crate::{
-    glue::{
-        memory,
-        thread::Work, //
-    },
+    glue::thread::Work,
     params,
     pool::{
         class::{
@@ -28,6 +27,10 @@ use crate::{
     },
 };
 use doorbell::Wake;
+use giveback::{
+    Cause,
+    Keeper, //
+};
 use kernel::{
     prelude::*,
     time::msecs_to_jiffies, //
@@ -51,29 +54,43 @@ pub(crate) enum Round {
 impl Work for Pool {
     fn run(&'static self) {
         let mut failures = 0;
+        let mut keeper = Keeper::new();
         loop {
-            let wake = match self.grow_to_watermarks() {
-                Round::Enough => {
+            let failed = match self.grow_to_watermarks() {
+                Round::Enough => None,
+                Round::Failed(error) => Some(error),
+                Round::Stopped => return,
+            };
+            let cause = match failed {
+                Some(_) => Cause::Growth,
+                None if self.doorbell.take_pressed() => Cause::Pressure,
+                None => Cause::Idle,
+            };
+            let outcome = keeper.round(self, cause);
+            let again = outcome.again_ms.map(msecs_to_jiffies);
+            let wake = match failed {
+                None => {
                     failures = 0;
-                    self.doorbell.wait()
+                    self.doorbell.wait(again)
                 }
-                Round::Failed(GrowError::AtMax) => {
+                // There is a span for the class that could not grow.
+                Some(_) if outcome.retired => Wake::Work,
+                Some(GrowError::AtMax) => {
                     // Only an unmap can help, or a new cap. Not at once: each mapping would wake us.
                     failures = 0;
                     match self
                         .doorbell
                         .pause(msecs_to_jiffies(policy::AT_MAX_PAUSE_MS))
                     {
-                        Wake::Work => self.doorbell.wait(),
+                        Wake::Work => self.doorbell.wait(again),
                         Wake::Stop => Wake::Stop,
                     }
                 }
-                Round::Failed(GrowError::NoMemory | GrowError::Conversion) => {
+                Some(GrowError::NoMemory | GrowError::Conversion) => {
                     failures += 1;
                     let pause = policy::pause_ms(failures);
                     self.doorbell.pause(msecs_to_jiffies(pause))
                 }
-                Round::Stopped => return,
             };
             if wake == Wake::Stop {
                 return;
@@ -91,39 +108,24 @@ impl Pool {
     ///
     /// May sleep. To be called by kccd, and once before it is started.
     pub(crate) fn grow_to_watermarks(&self) -> Round {
-        self.apply_watermarks();
-        loop {
+        self.apply_levels(false);
+        let round = loop {
             if self.doorbell.stopped() {
-                return Round::Stopped;
+                break Round::Stopped;
             }
             let Some((node, class)) = self.worst_off() else {
-                return Round::Enough;
+                break Round::Enough;
             };
             if let Err(error) = self.grow(class, node) {
-                return Round::Failed(error);
+                break Round::Failed(error);
             }
-        }
-    }
-
-    /// Tells the depots when to ring, and what to hold back.
-    fn apply_watermarks(&self) {
-        let watermarks = params::watermark();
-        for node in 0..self.nodes() {
+        };
+        for depot in (0..self.nodes()).filter_map(|node| self.depot(node)) {
             for class in SizeClass::all() {
-                let level = self.level(node, watermarks.slots(class));
-                self.set_levels(node, class, level, policy::reserve(level));
+                depot.note_dry(class, false);
             }
         }
-    }
-
-    /// The share of one node of a watermark: only nodes with CPUs have one.
-    fn level(&self, node: usize, watermark: u32) -> u32 {
-        let sharers = (0..self.nodes()).filter(|node| memory::node_has_cpus(*node));
-        if memory::node_has_cpus(node) {
-            policy::level(watermark, sharers.count())
-        } else {
-            0
-        }
+        round
     }
 
     /// The class that is furthest below its watermark, and the node where it is.
@@ -131,10 +133,12 @@ impl Pool {
         let watermarks = params::watermark();
         (0..self.nodes())
             .filter_map(|node| {
+                let depot = self.depot(node)?;
                 let mut levels = [Level::default(); CLASSES];
                 for (level, class) in levels.iter_mut().zip(SizeClass::all()) {
-                    level.ready = self.ready(node, class);
-                    level.watermark = self.level(node, watermarks.slots(class));
+                    level.ready = depot.free(class);
+                    let watermark = self.level(node, watermarks.slots(class));
+                    level.watermark = policy::wanted(watermark, depot.is_dry(class));
                 }
                 policy::worst_off(&levels).map(|(class, missing)| (missing, node, class))
             })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much to keep ready, and when to try again: pure functions over plain numbers.
+//! How much to keep ready, what to give back, and when: pure functions over plain numbers.
 
 use crate::pool::class::{
     SizeClass,
@@ -59,6 +59,55 @@ pub(crate) fn pause_ms(failures: u32) -> u32 {
     const LAST: u32 = 10_000;
     let doublings = failures.saturating_sub(1).min(10);
     (FIRST << doublings).min(LAST)
+}
+
+/// How many slots to make ready of a class: its watermark, or twice that if a mapping has found
+/// none of it. What runs dry once is going to do so again before long.
+pub(crate) fn wanted(watermark: u32, is_dry: bool) -> u32 {
+    watermark.saturating_mul(1 + u32::from(is_dry))
+}
+
+/// Windows of time in which demand is measured. Together they are the idle time.
+pub(crate) const WINDOWS: usize = 8;
+
+/// How long a window is, where `idle_ms` is the idle time.
+pub(crate) fn window_ms(idle_ms: u32) -> u32 {
+    (idle_ms / WINDOWS as u32).max(1)
+}
+
+/// For how long what idles is given back, so that all of it is within twice the idle time: a peak is
+/// remembered for the idle time and a window at most.
+pub(crate) fn giveback_ms(idle_ms: u32) -> u32 {
+    idle_ms / 4 * 3
+}
+
+/// How many of its spans a class can do without that has `slots` slots, `per_span` in a span.
+///
+/// What stays is the watermark on top of `demand`, the most that was out of the depot at any time in
+/// the windows. That is what would have been made for it, so that nothing is given back that has to
+/// be converted again unless the load grows beyond what it was. The last span stays: what drivers
+/// were told of the largest mapping has to remain true.
+pub(crate) fn surplus_spans(slots: u32, demand: u32, watermark: u32, per_span: u32) -> u32 {
+    let per_span = per_span.max(1);
+    let needed = demand.saturating_add(watermark).div_ceil(per_span).max(1);
+    (slots / per_span).saturating_sub(needed)
+}
+
+/// The number of slots in the depot from which on a class has a span too many.
+pub(crate) fn high(watermark: u32, per_span: u32) -> u32 {
+    watermark.max(1).saturating_add(per_span)
+}
+
+/// How many spans to give back now, and for how long to pause then, in milliseconds: so that
+/// `surplus` spans are gone in `left_ms`, evenly.
+pub(crate) fn pace(surplus: u32, left_ms: u32, window_ms: u32) -> (u32, u32) {
+    let longest = window_ms.max(1);
+    let shortest = (window_ms / 16).max(1);
+    let pause_ms = (left_ms / surplus.max(1)).min(longest).max(shortest);
+    let rounds = left_ms
+        .checked_div(pause_ms)
+        .map_or(1, |rounds| rounds.max(1));
+    (surplus.div_ceil(rounds), pause_ms)
 }
 
 #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
@@ -129,5 +178,77 @@ mod tests {
         assert_eq!(last, 10_000);
         assert_eq!(pause_ms(1), 10);
         assert_eq!(pause_ms(0), 10);
+    }
+
+    #[test]
+    fn what_ran_dry_gets_twice_as_much() {
+        assert_eq!(wanted(100, false), 100);
+        assert_eq!(wanted(100, true), 200);
+        assert_eq!(wanted(0, true), 0);
+        assert_eq!(wanted(u32::MAX, true), u32::MAX);
+    }
+
+    #[test]
+    fn surplus_is_above_watermark_and_demand_by_whole_spans() {
+        // Slots, most in use, watermark, slots in a span; spans too many.
+        for (slots, demand, watermark, per_span, surplus) in [
+            (1280, 0, 1280, 128, 0),
+            (1280, 0, 1153, 128, 0),
+            (1280, 0, 1152, 128, 1),
+            (1280, 1, 1152, 128, 0),
+            (1280, 128, 1024, 128, 1),
+            (1280, 1280, 0, 128, 0),
+            (1280, 0, 0, 128, 9),
+            (128, 0, 0, 128, 0),
+            (0, 0, 100, 128, 0),
+            (0, 0, 0, 128, 0),
+            (29, 0, 28, 1, 1),
+            (28, 0, 28, 1, 0),
+            (u32::MAX, u32::MAX, u32::MAX, 1, 0),
+        ] {
+            assert_eq!(surplus_spans(slots, demand, watermark, per_span), surplus);
+        }
+    }
+
+    #[test]
+    fn what_is_grown_is_no_surplus_and_what_is_left_need_not_grow() {
+        for class in SizeClass::all() {
+            let per_span = class.slots_per_span() as u32;
+            for watermark in [1, per_span, 3 * per_span + 1] {
+                for used in [0, 1, per_span, 5 * per_span - 1] {
+                    // As many as growing makes.
+                    let slots = (used + watermark).next_multiple_of(per_span);
+                    assert_eq!(surplus_spans(slots, used, watermark, per_span), 0);
+                    // After a load of 40 spans more.
+                    let slots = slots + 40 * per_span;
+                    let spans = surplus_spans(slots, used, watermark, per_span);
+                    assert_eq!(spans, 40);
+                    assert!(slots - used >= high(watermark, per_span));
+                    let ready = slots - spans * per_span - used;
+                    assert!(ready >= watermark && ready < high(watermark, per_span));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_is_given_back_in_time_and_not_at_once() {
+        for idle_ms in [100, 400, 10_000, 3_600_000] {
+            let (window, total) = (window_ms(idle_ms), giveback_ms(idle_ms));
+            assert!(WINDOWS as u32 * window + window + total <= 2 * idle_ms);
+            for surplus in [1u32, 2, 13, 320, 100_000] {
+                let (mut left, mut spent) = (surplus, 0);
+                while left > 0 {
+                    let (spans, pause) = pace(left, total.saturating_sub(spent), window);
+                    assert!(spans > 0 && spans <= left && pause > 0 && pause <= window.max(1));
+                    assert!(spans <= surplus.div_ceil(4));
+                    left -= spans;
+                    spent += pause;
+                }
+                assert!(spent <= total + window);
+            }
+        }
+        // The time is over: all that is left.
+        assert_eq!(pace(7, 0, 100).0, 7);
     }
 }

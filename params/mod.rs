@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The parameters `cc_swiotlb.watermark=`, `.max=` and `.from_device=`.
+//! The parameters `cc_swiotlb.watermark=`, `.max=`, `.idle_ms=` and `.from_device=`.
 //!
 //! They are set from the command line before memory can be allocated, and from sysfs at any time.
 //! Whoever reads them gets the value of this moment; kccd is woken when one changes.
@@ -27,11 +27,16 @@ use kernel::{
     },
 };
 
+/// The shortest and the longest idle time: a tenth of a second, an hour.
+const MIN_IDLE_MS: u32 = 100;
+const MAX_IDLE_MS: u32 = 3_600_000;
+
 /// Not set: the default for the guest's size counts.
 const UNSET: u32 = u32::MAX;
 
 static WATERMARKS: [Atomic<u32>; CLASSES] = [const { Atomic::new(UNSET) }; CLASSES];
 static MAX_BYTES: Atomic<u64> = Atomic::new(0);
+static IDLE_MS: Atomic<u32> = Atomic::new(10_000);
 static ZERO_FROM_DEVICE: Atomic<u32> = Atomic::new(0);
 
 /// Slots to keep ready, by class.
@@ -91,6 +96,34 @@ pub(crate) fn set_max(text: &[u8]) -> Result {
             )
         })?;
     MAX_BYTES.store(bytes, Relaxed);
+    changed();
+    Ok(())
+}
+
+/// For how long memory must be idle to become private again, in milliseconds; 0 is for ever.
+pub(crate) fn idle_ms() -> u32 {
+    IDLE_MS.load(Relaxed)
+}
+
+/// Sets it to what `text` says. [`EINVAL`] if that is not clear.
+pub(crate) fn set_idle_ms(text: &[u8]) -> Result {
+    let ms = parse::number(text)
+        .and_then(|ms| u32::try_from(ms).map_err(|_| EINVAL))
+        .and_then(|ms| {
+            if ms == 0 || (MIN_IDLE_MS..=MAX_IDLE_MS).contains(&ms) {
+                Ok(ms)
+            } else {
+                Err(EINVAL)
+            }
+        })
+        .inspect_err(|_| {
+            refused(
+                "idle_ms",
+                text,
+                "milliseconds from 100 to 3600000 (10000), or 0 for never",
+            )
+        })?;
+    IDLE_MS.store(ms, Relaxed);
     changed();
     Ok(())
 }

@@ -5,21 +5,23 @@
 //! # Locking
 //!
 //! A CPU's cache is touched by this CPU only, with interrupts disabled; no lock and no line that
-//! another CPU writes. The counters are written in the same way and read by anybody: their sums
-//! are right once the CPUs are quiet, and close otherwise.
+//! another CPU writes. Whoever wants it drained asks the CPU to do so. The one exception is a CPU
+//! that is dead: whoever holds a [`DeadCpu`] has its cache.
+//!
+//! The counters are written in the same way and read by anybody: their sums are right once the CPUs
+//! are quiet, and close otherwise.
 
 use super::{
     class::{
         SizeClass,
         CLASSES, //
     },
-    depot::{
-        Depot,
-        Depth, //
-    },
+    depot::Depot,
+    gauge::Depth,
     magazine::Magazine,
     span::FreeSlot, //
 };
+use crate::glue::cpus::DeadCpu;
 use core::{
     cell::UnsafeCell,
     mem, //
@@ -28,7 +30,10 @@ use kernel::{
     alloc::AllocError,
     cpu,
     cpu::CpuId,
-    interrupt::LocalInterruptDisabled,
+    interrupt::{
+        local_interrupt_disable,
+        LocalInterruptDisabled, //
+    },
     prelude::*,
     sync::atomic::{
         Atomic,
@@ -68,6 +73,24 @@ impl Pair {
     }
 }
 
+impl Pair {
+    /// Leaves all slots to the first of `depots` that has room for them.
+    fn drain<'a>(
+        &mut self,
+        class: SizeClass,
+        depots: impl Iterator<Item = &'a Depot>,
+        irq: &LocalInterruptDisabled,
+    ) {
+        for depot in depots {
+            let Err(slot) = depot.take_back(class, || self.pop(), irq) else {
+                return;
+            };
+            // There is room, it was just taken out.
+            let _ = self.push(slot);
+        }
+    }
+}
+
 /// What one CPU holds of one class: a cache line of its own.
 #[repr(C, align(64))]
 struct ClassCache {
@@ -85,13 +108,15 @@ static_assert!(size_of::<ClassCache>() == 64);
 pub(crate) struct CpuCaches {
     /// [`CLASSES`] for each CPU, one CPU after the other.
     caches: KVVec<ClassCache>,
+    /// For each CPU, its [`Self::activity`] when it was last drained.
+    drained_at: KVVec<Atomic<u64>>,
 }
 
 // SAFETY: Everything in it can be used on any CPU, one at a time.
 unsafe impl Send for CpuCaches {}
 
-// SAFETY: `pair` is accessed through `with()` only, which gives a CPU access to its own; the
-// counters are atomic.
+// SAFETY: `pair` is accessed through `with()`, which gives a CPU access to its own, and through
+// `drain_dead()`, for a CPU that executes nothing; the counters are atomic.
 unsafe impl Sync for CpuCaches {}
 
 impl CpuCaches {
@@ -101,7 +126,9 @@ impl CpuCaches {
     pub(crate) fn new() -> Result<Self, AllocError> {
         let cpus = cpu::nr_cpu_ids() as usize;
         let mut caches = KVVec::with_capacity(cpus * CLASSES, GFP_KERNEL)?;
+        let mut drained_at = KVVec::with_capacity(cpus, GFP_KERNEL)?;
         for _ in 0..cpus {
+            drained_at.push(Atomic::new(0), GFP_KERNEL)?;
             for class in SizeClass::all() {
                 let cache = ClassCache {
                     pair: UnsafeCell::new(Pair {
@@ -114,14 +141,13 @@ impl CpuCaches {
                 caches.push(cache, GFP_KERNEL)?;
             }
         }
-        Ok(Self { caches })
+        Ok(Self { caches, drained_at })
     }
 
     /// This CPU's cache of `class`.
     #[inline]
     fn mine(&self, class: SizeClass, _irq: &LocalInterruptDisabled) -> Option<&ClassCache> {
-        let first = (CpuId::current().as_u32() as usize).wrapping_mul(CLASSES);
-        self.caches.get(first.wrapping_add(class.index()))
+        self.of_cpu(CpuId::current().as_u32(), class)
     }
 
     /// Calls `f` with this CPU's magazines of `class`.
@@ -136,10 +162,11 @@ impl CpuCaches {
     ) -> Option<R> {
         let cache = self.mine(class, irq)?;
         // SAFETY:
-        // - Interrupts are disabled: `local_interrupt_disable()`, which makes an `irq`, does so by
-        //   `local_irq_save()` (include/linux/interrupt_rc.h), whatever the kernel's preemption.
-        //   So we stay on this CPU and nothing interrupts us, and other CPUs only ever access
-        //   their own cache.
+        // - Interrupts are disabled: what makes an `irq`, `IrqsOff` and `local_interrupt_disable()`
+        //   (include/linux/interrupt_rc.h), does so by `local_irq_save()`, whatever the kernel's
+        //   preemption.
+        //   So we stay on this CPU and nothing interrupts us. Other CPUs only ever access their own
+        //   cache, or that of a CPU that is dead, and we are alive.
         // - `f` is one of the closures in this file, none of which calls `with()`.
         let pair = unsafe { &mut *cache.pair.get() };
         Some(f(pair, cache))
@@ -213,6 +240,71 @@ impl CpuCaches {
         } else {
             Err(slot)
         }
+    }
+
+    /// Leaves all slots that this CPU holds to the first of `depots` that has room for them.
+    pub(crate) fn drain<'a, D>(&self, depots: impl Fn() -> D, irq: &LocalInterruptDisabled)
+    where
+        D: Iterator<Item = &'a Depot>,
+    {
+        for class in SizeClass::all() {
+            self.with(class, irq, |pair, _| pair.drain(class, depots(), irq));
+        }
+        self.note_drained(CpuId::current().as_u32());
+    }
+
+    /// The same for a CPU that is dead.
+    pub(crate) fn drain_dead<'a, D>(&self, cpu: &DeadCpu, depots: impl Fn() -> D)
+    where
+        D: Iterator<Item = &'a Depot>,
+    {
+        for class in SizeClass::all() {
+            let Some(cache) = self.of_cpu(cpu.id(), class) else {
+                return;
+            };
+            let irq = local_interrupt_disable();
+            // SAFETY:
+            // - By the type invariant of `DeadCpu`, the CPU executes nothing from before its
+            //   creation until it is gone. So nobody is in `with()` for its cache: that takes being
+            //   on the CPU.
+            // - There is one `DeadCpu` for a CPU at a time, which we have a reference to on this
+            //   thread alone, so that nobody else is here for the same CPU.
+            // - What the CPU did before it died has happened for us: it was waited for.
+            let pair = unsafe { &mut *cache.pair.get() };
+            pair.drain(class, depots(), &irq);
+        }
+        self.note_drained(cpu.id());
+    }
+
+    /// The CPUs whose magazines have changed since they were drained.
+    pub(crate) fn active(&self) -> impl Iterator<Item = u32> + '_ {
+        let drained = self.drained_at.iter().map(|at| at.load(Relaxed));
+        (0u32..)
+            .zip(drained)
+            .filter(|(cpu, drained)| self.activity(*cpu) != *drained)
+            .map(|(cpu, _)| cpu)
+    }
+
+    /// What the counters of a CPU come to: another number whenever its magazines have changed.
+    fn activity(&self, cpu: u32) -> u64 {
+        SizeClass::all()
+            .filter_map(|class| self.of_cpu(cpu, class))
+            .fold(0, |sum: u64, cache| {
+                sum.wrapping_add(cache.taken.load(Relaxed))
+                    .wrapping_add(cache.returned.load(Relaxed))
+            })
+    }
+
+    fn note_drained(&self, cpu: u32) {
+        if let Some(at) = self.drained_at.get(cpu as usize) {
+            at.store(self.activity(cpu), Relaxed);
+        }
+    }
+
+    #[inline]
+    fn of_cpu(&self, cpu: u32, class: SizeClass) -> Option<&ClassCache> {
+        let first = (cpu as usize).wrapping_mul(CLASSES);
+        self.caches.get(first.wrapping_add(class.index()))
     }
 
     fn of_class(&self, class: SizeClass) -> impl Iterator<Item = &ClassCache> {

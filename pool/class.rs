@@ -18,6 +18,9 @@ pub(crate) const SPANS_PER_CHUNK: usize = CHUNK_BYTES / SPAN_BYTES;
 /// The largest slot, and with it the largest mapping, in bytes.
 pub(crate) const MAX_SLOT_BYTES: usize = SPAN_BYTES;
 
+/// The smallest slot, in bytes.
+pub(crate) const MIN_SLOT_BYTES: usize = 1 << MIN_SHIFT;
+
 /// Number of size classes.
 pub(crate) const CLASSES: usize = 10;
 
@@ -154,6 +157,7 @@ const _: () = {
         assert!(SHIFTS[class] as u32 >= shift as u32 + MIN_SHIFT);
         shift += 1;
     }
+    assert!(SHIFTS[0] as u32 == MIN_SHIFT);
     assert!(SHIFTS[CLASSES - 1] as u32 == SPAN_SHIFT);
 };
 

@@ -8,66 +8,39 @@
 //! lock of the allocator: nothing is taken, woken or printed while it is held. A CPU takes it once
 //! for a magazine of slots, kccd once for a span.
 //!
-//! # Why there is always an empty magazine
+//! Why an exchange never fails for want of an empty magazine is explained in shelf.rs.
 //!
-//! A CPU that wants to store a full magazine needs an empty one in exchange. There are two
-//! magazines for each CPU, and one more for each full magazine of slots that was ever made, so the
-//! depots together hold `slots / capacity` magazines. The CPU that asks holds two full ones, so
-//! that at least two of those in the depots have to be empty. It may be another node's depot that
-//! has them.
+//! The gauges are written with the lock held and read by anybody.
 
 use super::{
     class::{
         SizeClass,
         CLASSES, //
     },
-    magazine::Magazine, //
+    gauge::{
+        Depth,
+        Gauge,
+        Levels, //
+    },
+    magazine::Magazine,
+    shelf::Shelf,
+    span::FreeSlot,
+    withdrawn::Withdrawn, //
 };
-use core::mem;
 use kernel::{
     alloc::AllocError,
-    interrupt::LocalInterruptDisabled,
+    interrupt::{
+        local_interrupt_disable,
+        LocalInterruptDisabled, //
+    },
     new_spinlock_irq,
     prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        SpinLockIrq, //
-    },
+    sync::SpinLockIrq, //
 };
 
-/// How far down a depot may be emptied.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Depth {
-    /// Leave the reserve alone.
-    Ready,
-    /// To the last slot: kccd was outrun.
-    Reserve,
-}
-
-/// The magazines of one class.
-struct Shelf {
-    /// Magazines with slots in them.
-    full: KVVec<Magazine>,
-    /// Magazines without.
-    empty: KVVec<Magazine>,
-    /// How many of `full` are held back.
-    reserve: usize,
-}
-
-/// What a depot has of one class, to be read without the lock.
-struct Gauge {
-    /// Slots in the depot. Written with the lock held.
-    free: Atomic<u32>,
-    /// kccd wants to know when `free` drops below this.
-    low: Atomic<u32>,
-    /// Most slots of the class that were ever out of the depot. Written with the lock held.
-    peak: Atomic<u32>,
-    /// Slots that belong to this depot. Written with the lock held.
-    slots: Atomic<u32>,
-}
+/// Magazines that are sifted with the lock held, and slots that are put back.
+const SIFTED: usize = 16;
+const BATCH: usize = 64;
 
 /// The depot of one NUMA node.
 #[pin_data]
@@ -81,21 +54,8 @@ impl Depot {
     /// An empty depot.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            shelves <- new_spinlock_irq!([const {
-                Shelf {
-                    full: KVVec::new(),
-                    empty: KVVec::new(),
-                    reserve: 0,
-                }
-            }; CLASSES]),
-            gauges: [const {
-                Gauge {
-                    free: Atomic::new(0),
-                    low: Atomic::new(0),
-                    peak: Atomic::new(0),
-                    slots: Atomic::new(0),
-                }
-            }; CLASSES],
+            shelves <- new_spinlock_irq!([const { Shelf::new() }; CLASSES]),
+            gauges: [const { Gauge::new() }; CLASSES],
         })
     }
 
@@ -113,30 +73,25 @@ impl Depot {
             return false;
         };
         // The common case of an idle class, without touching the lock.
-        if gauge.free.load(Relaxed) == 0 {
+        if gauge.free() == 0 {
             return false;
         }
         let mut shelves = self.shelves.lock_with(irq);
         let Some(shelf) = shelves.get_mut(class.index()) else {
             return false;
         };
-        if depth == Depth::Ready && shelf.full.len() <= shelf.reserve {
-            return false;
+        let keep = gauge.keep(depth, class.magazine_slots());
+        let swapped = shelf.swap_for_full(keep, magazine)
+            || (depth != Depth::Surplus && shelf.swap_for_open(magazine));
+        if swapped {
+            gauge.took(magazine.len());
         }
-        let Some(full) = shelf.full.pop() else {
-            return false;
-        };
-        gauge.took(full.len());
-        let empty = mem::replace(magazine, full);
-        // There is room: `add()` made room for all magazines of the class on either list. Should
-        // that ever be wrong, an empty magazine is lost, no slot.
-        let _ = shelf.empty.push_within_capacity(empty);
-        true
+        swapped
     }
 
     /// Exchanges the full `magazine` for an empty one.
     ///
-    /// Returns whether it did; if not, the depot has no empty magazine, see the top of this file.
+    /// Returns whether it did; if not, the depot has no empty magazine, see shelf.rs.
     pub(crate) fn swap_for_empty(
         &self,
         class: SizeClass,
@@ -146,36 +101,102 @@ impl Depot {
         let Some(gauge) = self.gauges.get(class.index()) else {
             return false;
         };
+        let slots = magazine.len();
         let mut shelves = self.shelves.lock_with(irq);
-        let Some(shelf) = shelves.get_mut(class.index()) else {
-            return false;
-        };
-        if shelf.full.len() >= shelf.full.capacity() {
-            return false;
+        let swapped = shelves
+            .get_mut(class.index())
+            .is_some_and(|shelf| shelf.swap_for_empty(magazine));
+        if swapped {
+            gauge.gave(slots);
         }
-        let Some(empty) = shelf.empty.pop() else {
-            return false;
+        swapped
+    }
+
+    /// Stores all slots that `next` yields. Gives back the one that there is no room for.
+    ///
+    /// `next` is called with the lock held, and must not yield more than a few magazines.
+    pub(crate) fn take_back(
+        &self,
+        class: SizeClass,
+        next: impl FnMut() -> Option<FreeSlot>,
+        irq: &LocalInterruptDisabled,
+    ) -> Result<(), FreeSlot> {
+        self.store_all(class, next, Gauge::gave, irq)
+    }
+
+    /// Stores slots that were withdrawn. Gives back the one that there is no room for.
+    pub(crate) fn restore(&self, hand: &mut Withdrawn) -> Result<(), FreeSlot> {
+        let class = hand.span().class();
+        while hand.len() > 0 {
+            let mut left = BATCH;
+            let next = || {
+                left = left.checked_sub(1)?;
+                hand.pop()
+            };
+            let irq = local_interrupt_disable();
+            self.store_all(class, next, Gauge::made, &irq)?;
+        }
+        Ok(())
+    }
+
+    fn store_all(
+        &self,
+        class: SizeClass,
+        mut next: impl FnMut() -> Option<FreeSlot>,
+        account: impl Fn(&Gauge, usize),
+        irq: &LocalInterruptDisabled,
+    ) -> Result<(), FreeSlot> {
+        let mut shelves = self.shelves.lock_with(irq);
+        let place = shelves.get_mut(class.index());
+        let (Some(shelf), Some(gauge)) = (place, self.gauges.get(class.index())) else {
+            return next().map_or(Ok(()), Err);
         };
-        let full = mem::replace(magazine, empty);
-        gauge.gave(full.len());
-        // There is room, just checked.
-        let _ = shelf.full.push_within_capacity(full);
-        true
+        while let Some(slot) = next() {
+            shelf.store(slot)?;
+            account(gauge, 1);
+        }
+        Ok(())
+    }
+
+    /// Moves the slots of the span in `hand` there, as many as are in the depot. They do not count
+    /// as the depot's any more. A few batches, with the lock held for each.
+    pub(crate) fn withdraw(&self, hand: &mut Withdrawn) {
+        let class = hand.span().class();
+        let Some(gauge) = self.gauges.get(class.index()) else {
+            return;
+        };
+        let mut at = Some(0);
+        while let (Some(from), false) = (at, hand.is_complete()) {
+            let before = hand.len();
+            let mut shelves = self.shelves.lock();
+            at = shelves
+                .get_mut(class.index())
+                .and_then(|shelf| shelf.withdraw(from, SIFTED, hand));
+            gauge.withdrew(hand.len().saturating_sub(before));
+        }
+    }
+
+    /// Takes an empty magazine out, for the caller to free. To be called by kccd only.
+    pub(crate) fn remove_empty(&self, class: SizeClass) -> Option<Magazine> {
+        self.shelves.lock().get_mut(class.index())?.remove_empty()
     }
 
     /// Makes room for `more` magazines on top of those that are there.
     ///
     /// On both lists, for all magazines of the class: so an exchange never allocates. May sleep. To be
-    /// called by kccd only, as [`Self::add`], so that the number of magazines does not change
-    /// between the two times that the lock is held.
+    /// called by kccd only, as [`Self::add`] and [`Self::remove_empty`], so that the number of
+    /// magazines does not change between the two times that the lock is held.
     pub(crate) fn make_room(&self, class: SizeClass, more: usize) -> Result<(), AllocError> {
-        let (total, room) = match self.shelves.lock().get(class.index()) {
-            Some(shelf) => (
-                shelf.full.len() + shelf.empty.len() + more,
-                shelf.full.capacity().min(shelf.empty.capacity()),
-            ),
+        let (total, room, is_open) = match self.shelves.lock().get(class.index()) {
+            Some(shelf) => (shelf.magazines() + more, shelf.room(), shelf.is_open()),
             None => return Err(AllocError),
         };
+        if !is_open {
+            let open = Magazine::new(class)?;
+            if let Some(shelf) = self.shelves.lock().get_mut(class.index()) {
+                shelf.open(open);
+            }
+        }
         if total <= room {
             return Ok(());
         }
@@ -184,13 +205,7 @@ impl Depot {
         let mut empty = KVVec::with_capacity(2 * total, GFP_KERNEL)?;
         let mut shelves = self.shelves.lock();
         if let Some(shelf) = shelves.get_mut(class.index()) {
-            for (list, larger) in [(&mut shelf.full, &mut full), (&mut shelf.empty, &mut empty)] {
-                for magazine in list.drain_all() {
-                    // There is room, it is larger.
-                    let _ = larger.push_within_capacity(magazine);
-                }
-                mem::swap(list, larger);
-            }
+            shelf.enlarge(&mut full, &mut empty);
         }
         drop(shelves);
         Ok(())
@@ -207,74 +222,88 @@ impl Depot {
         };
         for magazine in magazines.drain_all() {
             gauge.made(magazine.len());
-            // There is room: it was made, and only kccd adds.
-            let _ = shelf.full.push_within_capacity(magazine);
+            shelf.add(magazine);
         }
     }
 
-    /// Sets how many slots of `class` kccd keeps ready here, and how many are held back.
-    pub(crate) fn set_levels(&self, class: SizeClass, low_slots: u32, reserve_slots: u32) {
+    /// Sets when kccd is rung, and what is held back.
+    pub(crate) fn set_levels(&self, class: SizeClass, levels: Levels) {
         let Some(gauge) = self.gauges.get(class.index()) else {
             return;
         };
-        gauge.low.store(low_slots, Relaxed);
-        let mut shelves = self.shelves.lock();
-        if let Some(shelf) = shelves.get_mut(class.index()) {
-            shelf.reserve = reserve_slots as usize / class.magazine_slots();
+        // With the lock held: whoever takes or gives slots after us sees them, and we, by the
+        // time that we look, have seen what was taken or given before. So no ring is missed.
+        let _shelves = self.shelves.lock();
+        gauge.set_levels(levels);
+    }
+
+    /// Begins a new window of time in place of the one at `index`, which is forgotten.
+    pub(crate) fn turn_window(&self, class: SizeClass, index: usize) {
+        let Some(gauge) = self.gauges.get(class.index()) else {
+            return;
+        };
+        let _shelves = self.shelves.lock();
+        gauge.turn_window(index);
+    }
+
+    /// Notes that a mapping of `class` found nothing, or that this has been dealt with.
+    pub(crate) fn note_dry(&self, class: SizeClass, dry: bool) {
+        if let Some(gauge) = self.gauges.get(class.index()) {
+            gauge.note_dry(dry);
         }
     }
 
-    fn read(&self, class: SizeClass, which: impl Fn(&Gauge) -> &Atomic<u32>) -> u32 {
-        self.gauges
-            .get(class.index())
-            .map_or(0, |gauge| which(gauge).load(Relaxed))
+    /// Whether a mapping of `class` found nothing.
+    pub(crate) fn is_dry(&self, class: SizeClass) -> bool {
+        self.ask(class, Gauge::is_dry)
+    }
+
+    fn read(&self, class: SizeClass, what: impl Fn(&Gauge) -> u32) -> u32 {
+        self.gauges.get(class.index()).map_or(0, what)
+    }
+
+    fn ask(&self, class: SizeClass, what: impl Fn(&Gauge) -> bool) -> bool {
+        self.gauges.get(class.index()).is_some_and(what)
     }
 
     /// Slots of `class` in the depot.
     pub(crate) fn free(&self, class: SizeClass) -> u32 {
-        self.read(class, |gauge| &gauge.free)
+        self.read(class, Gauge::free)
     }
 
     /// Slots of `class` that were made for this node.
     pub(crate) fn slots(&self, class: SizeClass) -> u32 {
-        self.read(class, |gauge| &gauge.slots)
+        self.read(class, Gauge::slots)
     }
 
-    /// Most slots of `class` that were ever out of the depot, those cached by CPUs included.
+    /// Slots of `class` that are out of the depot, those cached by CPUs included.
+    pub(crate) fn out(&self, class: SizeClass) -> u32 {
+        self.read(class, Gauge::out)
+    }
+
+    /// Most slots of `class` that were ever out of the depot.
     pub(crate) fn peak(&self, class: SizeClass) -> u32 {
-        self.read(class, |gauge| &gauge.peak)
+        self.read(class, Gauge::peak)
+    }
+
+    /// Most slots of `class` that were out of the depot in any of the windows.
+    pub(crate) fn demand(&self, class: SizeClass) -> u32 {
+        self.read(class, Gauge::demand)
     }
 
     /// Whether kccd should hear of how little is left of `class`.
-    #[inline]
     pub(crate) fn is_low(&self, class: SizeClass) -> bool {
-        self.gauges
-            .get(class.index())
-            .is_some_and(|gauge| gauge.free.load(Relaxed) < gauge.low.load(Relaxed))
-    }
-}
-
-impl Gauge {
-    // All three are called with the lock held, so that plain loads and stores do.
-
-    fn took(&self, slots: usize) {
-        let free = self.free.load(Relaxed).saturating_sub(slots as u32);
-        self.free.store(free, Relaxed);
-        let out = self.slots.load(Relaxed).saturating_sub(free);
-        if out > self.peak.load(Relaxed) {
-            self.peak.store(out, Relaxed);
-        }
+        self.ask(class, Gauge::is_low)
     }
 
-    fn gave(&self, slots: usize) {
-        let free = self.free.load(Relaxed).saturating_add(slots as u32);
-        self.free.store(free, Relaxed);
+    /// Whether kccd should hear of how much there is of `class`.
+    pub(crate) fn is_high(&self, class: SizeClass) -> bool {
+        self.ask(class, Gauge::is_high)
     }
 
-    fn made(&self, slots: usize) {
-        let total = self.slots.load(Relaxed).saturating_add(slots as u32);
-        self.slots.store(total, Relaxed);
-        self.gave(slots);
+    /// Whether there is a slot of `class` on top of the reserve.
+    pub(crate) fn is_ready(&self, class: SizeClass) -> bool {
+        self.ask(class, Gauge::is_ready)
     }
 }
 
@@ -282,11 +311,14 @@ impl Gauge {
 #[kunit_tests(cc_swiotlb_depot)]
 mod tests {
     use super::*;
-    use crate::pool::{
-        address::Phys,
-        span::Span, //
+    use crate::{
+        kccd::policy::WINDOWS,
+        pool::{
+            address::Phys,
+            span::Span, //
+        }, //
     };
-    use kernel::interrupt::local_interrupt_disable;
+    use core::mem;
 
     /// A depot with one span of `class` in it.
     fn stocked(class: SizeClass) -> Result<Pin<KBox<Depot>>> {
@@ -325,7 +357,12 @@ mod tests {
         let class = SizeClass::for_bytes(4096).ok_or(ERANGE)?;
         let depot = stocked(class)?;
         let room = class.magazine_slots() as u32;
-        depot.set_levels(class, 0, room);
+        let levels = Levels {
+            low: 0,
+            high: u32::MAX,
+            reserve: room,
+        };
+        depot.set_levels(class, levels);
 
         let mut magazine = Magazine::new(class)?;
         let mut ready = 0;
@@ -358,10 +395,107 @@ mod tests {
         let class = SizeClass::for_bytes(64 << 10).ok_or(ERANGE)?;
         let depot = stocked(class)?;
         let total = class.slots_per_span() as u32;
-        depot.set_levels(class, total, 0);
-        assert!(!depot.is_low(class));
-        depot.set_levels(class, total + 1, 0);
-        assert!(depot.is_low(class));
+        let mut levels = Levels {
+            low: total,
+            high: total + 1,
+            reserve: 0,
+        };
+        depot.set_levels(class, levels);
+        assert!(!depot.is_low(class) && !depot.is_high(class));
+        levels.low = total + 1;
+        levels.high = total;
+        depot.set_levels(class, levels);
+        assert!(depot.is_low(class) && depot.is_high(class));
+        Ok(())
+    }
+
+    #[test]
+    fn others_get_only_what_is_above_the_watermark() -> Result {
+        let class = SizeClass::for_bytes(4096).ok_or(ERANGE)?;
+        let depot = stocked(class)?;
+        let room = class.magazine_slots() as u32;
+        let mut levels = Levels {
+            low: class.slots_per_span() as u32,
+            high: u32::MAX,
+            reserve: 0,
+        };
+        let mut magazine = Magazine::new(class)?;
+        // The watermark that is set, and whether another class may take a magazine.
+        for (low, taken) in [
+            (class.slots_per_span() as u32, false),
+            (room + 1, false),
+            (room, true),
+            (1, false),
+            (0, true),
+        ] {
+            levels.low = low;
+            depot.set_levels(class, levels);
+            let mut next = Magazine::new(class)?;
+            let irq = local_interrupt_disable();
+            let got = depot.swap_for_full(class, Depth::Surplus, &mut next, &irq);
+            drop(irq);
+            assert_eq!(got, taken);
+            magazine = next;
+        }
+        assert!(!magazine.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn demand_is_the_most_that_was_out_for_a_while() -> Result {
+        let class = SizeClass::for_bytes(4096).ok_or(ERANGE)?;
+        let depot = stocked(class)?;
+        let room = class.magazine_slots() as u32;
+        let mut magazine = Magazine::new(class)?;
+        let irq = local_interrupt_disable();
+        let got = depot.swap_for_full(class, Depth::Ready, &mut magazine, &irq);
+        let left = depot.free(class);
+        let back = depot.take_back(class, || magazine.pop(), &irq);
+        drop(irq);
+        assert!(got && back.is_ok() && left < depot.free(class));
+        // It is over, and remembered for all of the windows, whichever is the first.
+        for turn in 3..3 + WINDOWS {
+            assert_eq!(depot.demand(class), room);
+            depot.turn_window(class, turn);
+        }
+        assert_eq!(depot.demand(class), room);
+        depot.turn_window(class, 3);
+        assert_eq!(depot.demand(class), 0);
+        assert_eq!(depot.peak(class), room);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_withdrawn_is_not_demand() -> Result {
+        let class = SizeClass::for_bytes(4096).ok_or(ERANGE)?;
+        let depot = KBox::pin_init(Depot::new(), GFP_KERNEL)?;
+        let span = Span::new(class, Phys::new(0))?;
+        let magazines = Magazine::for_span(class)?;
+        depot.make_room(class, magazines.len())?;
+        depot.add(class, span.fill(magazines));
+        let total = depot.slots(class);
+
+        let mut hand = Withdrawn::new(span);
+        depot.withdraw(&mut hand);
+        assert!(hand.is_complete());
+        assert_eq!((depot.slots(class), depot.free(class)), (0, 0));
+        assert!(depot.restore(&mut hand).is_ok());
+        assert_eq!((depot.slots(class), depot.free(class)), (total, total));
+        assert_eq!(depot.demand(class), 0);
+
+        // One slot is in use: all others come, and go back.
+        let mut magazine = Magazine::new(class)?;
+        let irq = local_interrupt_disable();
+        let _ = depot.swap_for_full(class, Depth::Ready, &mut magazine, &irq);
+        let used = magazine.pop();
+        let back = depot.take_back(class, || magazine.pop(), &irq);
+        drop(irq);
+        assert!(used.is_some() && back.is_ok());
+        depot.withdraw(&mut hand);
+        assert_eq!(hand.len() as u32, total - 1);
+        assert!(!hand.is_complete());
+        assert!(depot.restore(&mut hand).is_ok());
+        assert_eq!((depot.slots(class), depot.free(class)), (total, total - 1));
         Ok(())
     }
 }

@@ -9,7 +9,9 @@
 //! # Ordering
 //!
 //! [`Directory::insert`] publishes a span with a release store, which pairs with the acquire load
-//! in [`Directory::get`].
+//! in [`Directory::get`]. [`Directory::remove`] needs no partner: nothing is freed that a reader may
+//! still look at, and by the time that the memory belongs to anybody else, the page allocator's own
+//! ordering has made the store visible to them.
 
 use super::{
     address::Phys,
@@ -90,6 +92,14 @@ impl Directory {
         entry.store(ptr::from_ref(span).cast_mut(), Release);
         Ok(())
     }
+
+    /// Removes the span at `base`: from now on its addresses are not ours.
+    pub(crate) fn remove(&self, base: Phys) {
+        if let Some(entry) = self.entries.get(base.span_index()) {
+            // INVARIANT: Null.
+            entry.store(ptr::null_mut(), Release);
+        }
+    }
 }
 
 #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
@@ -138,6 +148,9 @@ mod tests {
         ] {
             assert!(directory.get(Phys::new(addr)).is_none());
         }
+        assert!(directory.get(base).is_some());
+        directory.remove(base);
+        assert!(directory.get(base).is_none());
         assert!(directory.covers(base, SPAN_BYTES));
         assert!(!directory.covers(Phys::new(1 << 40), 1));
         Ok(())

@@ -8,7 +8,8 @@
 
 use super::{
     class::SizeClass,
-    span::FreeSlot, //
+    span::FreeSlot,
+    withdrawn::Withdrawn, //
 };
 use kernel::{
     alloc::AllocError,
@@ -56,10 +57,20 @@ impl Magazine {
             .map_err(|refused| refused.0)
     }
 
+    /// Moves the slots of the span in `hand` there. The others stay in their order.
+    pub(super) fn withdraw(&mut self, hand: &mut Withdrawn) {
+        self.slots.retain(|slot| !hand.take(slot));
+    }
+
     /// Number of slots in the magazine.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Whether there is no room in it.
+    pub(super) fn is_full(&self) -> bool {
+        self.slots.len() == self.slots.capacity()
     }
 
     /// Whether there is no slot in it.

@@ -4,8 +4,9 @@
 //!
 //! The way of one mapping: [`layout`] finds the class, [`cache`] pops a slot off this CPU's
 //! magazine, [`slot`] records the mapping, and `glue::bounce` copies. The way back: [`directory`]
-//! finds the slot of an address. [`depot`] stands behind the caches, and [`stock`] behind the
-//! depots, where kccd makes slots out of memory.
+//! finds the slot of an address. [`take`] is what happens when a CPU has no slot, or no room for
+//! one: [`depot`] stands behind the caches, and [`stock`] behind the depots, where kccd makes slots
+//! out of memory. [`retire`] is how it makes memory out of slots.
 //!
 //! Everything that is kept is in private memory. Shared memory holds payload and nothing else.
 //!
@@ -19,12 +20,17 @@ mod cache;
 pub(crate) mod class;
 mod depot;
 mod directory;
+pub(crate) mod gauge;
 pub(crate) mod layout;
 mod magazine;
+mod retire;
+mod shelf;
 pub(crate) mod slot;
 pub(crate) mod span;
 mod stats;
 mod stock;
+mod take;
+mod withdrawn;
 
 use crate::{
     glue::{
@@ -43,14 +49,9 @@ use crate::{
 use address::Phys;
 use cache::CpuCaches;
 use class::SizeClass;
-use depot::{
-    Depot,
-    Depth, //
-};
+use depot::Depot;
 use directory::Directory;
 use kernel::{
-    cpu::CpuId,
-    interrupt::LocalInterruptDisabled,
     new_mutex,
     prelude::*,
     sync::Mutex, //
@@ -62,6 +63,7 @@ use slot::{
 };
 use span::FreeSlot;
 use stock::Stock;
+use take::Waiting;
 
 pub(crate) use stats::Stats;
 pub(crate) use stock::GrowError;
@@ -140,6 +142,7 @@ pub(crate) struct Pool {
     #[pin]
     stock: Mutex<Stock>,
     stats: Stats,
+    waiting: Waiting,
     /// Rung when a depot runs low.
     #[pin]
     pub(crate) doorbell: Doorbell,
@@ -163,6 +166,7 @@ impl Pool {
             },
             stock <- new_mutex!(Stock::new()),
             stats: Stats::new(),
+            waiting: Waiting::new(),
             doorbell <- Doorbell::new(),
         })
     }
@@ -363,127 +367,6 @@ impl Pool {
         }
     }
 
-    /// Takes a slot of `class`, or of a larger one; returns its class with it.
-    #[inline]
-    fn take(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
-        let irq = IrqsOff::new();
-        if let Some(slot) = self.caches.pop(class, irq.token()) {
-            return Some((slot, class));
-        }
-        drop(irq);
-        self.take_slow(class)
-    }
-
-    /// This CPU's magazines of `class` are empty: the depots, then the larger classes, then the
-    /// same again down to the reserve.
-    #[cold]
-    #[inline(never)]
-    fn take_slow(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
-        let irq = IrqsOff::new();
-        let home = self.home();
-        let mut found = None;
-        'search: for depth in [Depth::Ready, Depth::Reserve] {
-            let mut candidate = Some(class);
-            while let Some(this) = candidate {
-                found = self.take_from_depots(this, home, depth, irq.token());
-                if found.is_some() {
-                    break 'search;
-                }
-                candidate = this.larger();
-            }
-        }
-        // Whatever was found, somebody should look after the class that was asked for, and after
-        // the one that had to help.
-        let helper = found.map_or(class, |(_, helper)| helper);
-        // Only now: a thread that is woken with interrupts disabled has to wait for the next tick.
-        drop(irq);
-        if self.is_low(class) || self.is_low(helper) {
-            self.doorbell.ring();
-        }
-        found
-    }
-
-    fn is_low(&self, class: SizeClass) -> bool {
-        self.depots.iter().any(|depot| depot.is_low(class))
-    }
-
-    fn take_from_depots(
-        &self,
-        class: SizeClass,
-        home: usize,
-        depth: Depth,
-        irq: &LocalInterruptDisabled,
-    ) -> Option<(FreeSlot, SizeClass)> {
-        if let Some(slot) = self.caches.pop(class, irq) {
-            return Some((slot, class));
-        }
-        for depot in self.depots_from(home) {
-            if let Some(slot) = self.caches.pop_from(depot, class, depth, irq) {
-                return Some((slot, class));
-            }
-        }
-        None
-    }
-
-    /// Gives a slot back.
-    #[inline(always)]
-    fn put(&self, slot: FreeSlot, class: SizeClass) {
-        let irq = IrqsOff::new();
-        if let Err(slot) = self.caches.push(class, slot, irq.token()) {
-            self.put_slow(slot, class, irq.token());
-        }
-    }
-
-    /// Gives a slot back that was not used.
-    #[cold]
-    #[inline(never)]
-    fn put_back(&self, slot: FreeSlot, class: SizeClass) {
-        self.put(slot, class);
-    }
-
-    /// This CPU's magazines of `class` are full: one goes to a depot.
-    #[cold]
-    #[inline(never)]
-    fn put_slow(&self, slot: FreeSlot, class: SizeClass, irq: &LocalInterruptDisabled) {
-        // Where mappings are made on one node and end on another, the empty magazines gather at
-        // the depot of the former. While we look, they may move on to a depot that we have seen.
-        for _ in 0..3 {
-            for depot in self.depots_from(self.home()) {
-                if self.caches.push_via(depot, class, slot, irq).is_ok() {
-                    return;
-                }
-            }
-        }
-        self.lost(class);
-    }
-
-    /// All depots, that of node `home` first.
-    fn depots_from(&self, home: usize) -> impl Iterator<Item = &Depot> {
-        let near = self.depots.iter().skip(home).take(1);
-        let far = self.depots.iter().enumerate();
-        let far = far
-            .filter(move |(node, _)| *node != home)
-            .map(|(_, depot)| depot);
-        Iterator::chain(near, far).map(|depot| &**depot)
-    }
-
-    /// The depot of this CPU's node.
-    #[inline]
-    fn home(&self) -> usize {
-        if self.depots.len() == 1 {
-            return 0;
-        }
-        memory::node_of_cpu(CpuId::current().as_u32())
-    }
-
-    /// No magazine has room for a slot: see depot.rs for why that cannot be.
-    #[cold]
-    #[inline(never)]
-    fn lost(&self, class: SizeClass) {
-        self.stats.leaked_bytes.add(class.slot_bytes() as u64);
-        kernel::pr_err_once!("no room for a free slot, it is lost\n");
-    }
-
     #[cold]
     #[inline(never)]
     fn fell_back(&self, dev: DmaDevice<'_>, request: &Request, from: SizeClass, to: SizeClass) {
@@ -495,7 +378,7 @@ impl Pool {
     #[cold]
     #[inline(never)]
     fn refused(&self, dev: DmaDevice<'_>, request: &Request, class: SizeClass) -> Option<Phys> {
-        self.stats.refused.add(1);
+        self.stats.note_refused(class);
         trace::fallback(dev, request.size, class, None);
         None
     }

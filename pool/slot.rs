@@ -215,6 +215,12 @@ impl Slot {
         }
     }
 
+    /// Whether no mapping owns the slot. True of a slot as well that was taken a moment ago, for a
+    /// mapping that is not recorded yet.
+    pub(crate) fn is_free(&self) -> bool {
+        self.word.load(Relaxed) == FREE
+    }
+
     /// Ends the mapping that the caller has claimed; the caller owns the slot now.
     #[inline]
     pub(crate) fn free(&self) {

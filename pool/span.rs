@@ -90,6 +90,35 @@ impl Span {
         Some((slot, offset))
     }
 
+    /// Binds a span that was retired to the memory from `base` on.
+    ///
+    /// To be called while the directory does not have it. Who got it from there long ago, with an
+    /// address that was given back, and looks now, finds another slot of the same class.
+    pub(crate) fn rebind(&self, base: Phys) {
+        self.base.store(base.raw(), Relaxed);
+    }
+
+    /// Whether no mapping owns any of the slots: a guess, unless all slots are in hand.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.slots.iter().all(Slot::is_free)
+    }
+
+    /// Which slot `addr` lies in. [`None`] if `addr` is not in this span.
+    #[inline]
+    pub(crate) fn index_of(&self, addr: Phys) -> Option<usize> {
+        let index = addr.since(self.base())? >> self.shift;
+        (index < self.slots.len()).then_some(index)
+    }
+
+    /// The slot at `index`, counted from the lowest.
+    #[inline]
+    pub(crate) fn slot(&'static self, index: usize) -> Option<FreeSlot> {
+        Some(FreeSlot {
+            base: self.slot_base(index),
+            slot: self.slots.get(index)?,
+        })
+    }
+
     /// All slots, the lowest first.
     pub(crate) fn slots(&'static self) -> impl Iterator<Item = FreeSlot> {
         self.slots.iter().enumerate().map(|(index, slot)| FreeSlot {

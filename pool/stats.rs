@@ -49,13 +49,32 @@ impl Counter {
 struct ClassStats {
     fallback: Counter,
     refills: Counter,
+    retired: Counter,
+    refused: Counter,
+    leaked: Counter,
+    waits: Counter,
+    waited_ns: Counter,
+}
+
+impl ClassStats {
+    const fn new() -> Self {
+        Self {
+            fallback: Counter::new(),
+            refills: Counter::new(),
+            retired: Counter::new(),
+            refused: Counter::new(),
+            leaked: Counter::new(),
+            waits: Counter::new(),
+            waited_ns: Counter::new(),
+        }
+    }
 }
 
 /// The counters.
 pub(crate) struct Stats {
     classes: [ClassStats; CLASSES],
     /// Stands in for a class that does not exist, so that nothing can panic.
-    none: Counter,
+    none: ClassStats,
     misuse_seen: [Atomic<u32>; 3],
     chunks: Atomic<u64>,
     spare_spans: Atomic<u64>,
@@ -66,10 +85,16 @@ pub(crate) struct Stats {
     pub(super) conversion_failures: Counter,
     /// Chunks for which there was no memory.
     pub(super) allocation_failures: Counter,
+    /// Chunks that were made private again.
+    pub(super) given_back: Counter,
+    /// Chunks that could not be made private again.
+    pub(super) giveback_failures: Counter,
+    /// Spans that could not be retired: a slot was in use.
+    pub(super) retire_failures: Counter,
     /// Bytes that nobody will use again.
     pub(super) leaked_bytes: Counter,
     /// Mappings that were left to the legacy pool for want of a slot.
-    pub(super) refused: Counter,
+    refused: Counter,
     /// Mappings that were left to the legacy pool because no slot can hold them.
     pub(super) oversize: Counter,
     /// Of those refused: the device could not reach the slot.
@@ -84,13 +109,8 @@ impl Stats {
     /// All counters at 0.
     pub(super) const fn new() -> Self {
         Self {
-            classes: [const {
-                ClassStats {
-                    fallback: Counter::new(),
-                    refills: Counter::new(),
-                }
-            }; CLASSES],
-            none: Counter::new(),
+            classes: [const { ClassStats::new() }; CLASSES],
+            none: ClassStats::new(),
             misuse_seen: [const { Atomic::new(0) }; 3],
             chunks: Atomic::new(0),
             spare_spans: Atomic::new(0),
@@ -98,6 +118,9 @@ impl Stats {
             conversions: Counter::new(),
             conversion_failures: Counter::new(),
             allocation_failures: Counter::new(),
+            given_back: Counter::new(),
+            giveback_failures: Counter::new(),
+            retire_failures: Counter::new(),
             leaked_bytes: Counter::new(),
             refused: Counter::new(),
             oversize: Counter::new(),
@@ -107,18 +130,46 @@ impl Stats {
         }
     }
 
+    fn class(&self, class: SizeClass) -> &ClassStats {
+        self.classes.get(class.index()).unwrap_or(&self.none)
+    }
+
     /// Mappings of `class` that a larger one served.
     pub(super) fn fallback(&self, class: SizeClass) -> &Counter {
-        self.classes
-            .get(class.index())
-            .map_or(&self.none, |stats| &stats.fallback)
+        &self.class(class).fallback
     }
 
     /// Spans that were made for `class`.
     pub(super) fn refill(&self, class: SizeClass) -> &Counter {
-        self.classes
-            .get(class.index())
-            .map_or(&self.none, |stats| &stats.refills)
+        &self.class(class).refills
+    }
+
+    /// Spans of `class` that were retired.
+    pub(super) fn retired(&self, class: SizeClass) -> &Counter {
+        &self.class(class).retired
+    }
+
+    /// A mapping of `class` was left to the legacy pool for want of a slot.
+    pub(super) fn note_refused(&self, class: SizeClass) {
+        self.refused.add(1);
+        self.class(class).refused.add(1);
+    }
+
+    /// A slot of `class` is lost.
+    pub(super) fn note_lost(&self, class: SizeClass) {
+        self.leaked_bytes.add(class.slot_bytes() as u64);
+        self.class(class).leaked.add(1);
+    }
+
+    /// A mapping of `class` has waited for kccd.
+    pub(super) fn note_wait(&self, class: SizeClass, ns: u64) {
+        self.class(class).waits.add(1);
+        self.class(class).waited_ns.add(ns);
+    }
+
+    /// Spans that have no class, roughly: without the lock.
+    pub(super) fn spare_spans(&self) -> u64 {
+        self.spare_spans.load(Relaxed)
     }
 
     /// Whether this is the first misuse of its kind.
@@ -158,6 +209,10 @@ impl Pool {
         let unused = stats.unreachable.get();
         let left = stats.refused.get().saturating_add(stats.oversize.get());
         let exhausted = stats.exhausted.get();
+        let given_back = stats.given_back.get();
+        let waits = |which: fn(&ClassStats) -> &Counter| -> u64 {
+            stats.classes.iter().map(|class| which(class).get()).sum()
+        };
         writeln!(out, "state: on")?;
         for (key, value) in [
             ("shared_bytes", stats.shared_bytes()),
@@ -170,6 +225,15 @@ impl Pool {
             ("conversions", stats.conversions.get()),
             ("conversion_failures", stats.conversion_failures.get()),
             ("allocation_failures", stats.allocation_failures.get()),
+            ("given_back", given_back),
+            (
+                "given_back_bytes",
+                given_back.saturating_mul(CHUNK_BYTES as u64),
+            ),
+            ("giveback_failures", stats.giveback_failures.get()),
+            ("retire_failures", stats.retire_failures.get()),
+            ("waits", waits(|class| &class.waits)),
+            ("waited_ns", waits(|class| &class.waited_ns)),
             ("bounced", taken.saturating_sub(unused)),
             ("unbounced", returned.saturating_sub(unused)),
             ("early", crate::early()),
@@ -188,17 +252,8 @@ impl Pool {
     pub(crate) fn write_classes(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             out,
-            "{:>5} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>12} {:>8} {:>7}",
-            "class",
-            "slots",
-            "watermark",
-            "depot",
-            "cached",
-            "used",
-            "peak",
-            "bounced",
-            "fallback",
-            "refills"
+            "class    slots watermark    depot   cached     used     peak      bounced fallback \
+             refills   demand retired  refused  leaked    waits    waited_us"
         )?;
         let watermarks = params::watermark();
         for class in SizeClass::all() {
@@ -212,9 +267,11 @@ impl Pool {
             let used = totals.taken.saturating_sub(totals.returned);
             let (slots, depot) = (sum(super::Depot::slots), sum(super::Depot::free));
             let cached = slots.saturating_sub(depot).saturating_sub(used);
+            let stats = self.stats.class(class);
             writeln!(
                 out,
-                "{:>5} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>12} {:>8} {:>7}",
+                "{:>5} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>12} {:>8} {:>7} {:>8} {:>7} {:>8} \
+                 {:>7} {:>8} {:>12}",
                 class.name(),
                 slots,
                 watermarks.slots(class),
@@ -223,8 +280,14 @@ impl Pool {
                 used,
                 sum(super::Depot::peak),
                 totals.taken,
-                self.stats.fallback(class).get(),
-                self.stats.refill(class).get()
+                stats.fallback.get(),
+                stats.refills.get(),
+                sum(super::Depot::demand),
+                stats.retired.get(),
+                stats.refused.get(),
+                stats.leaked.get(),
+                stats.waits.get(),
+                stats.waited_ns.get() / 1000
             )?;
         }
         Ok(())

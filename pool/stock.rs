@@ -7,6 +7,7 @@ use super::{
     class::{
         SizeClass,
         CHUNK_BYTES,
+        CLASSES,
         SPANS_PER_CHUNK,
         SPAN_BYTES, //
     },
@@ -24,18 +25,75 @@ use crate::{
     params,
     trace, //
 };
-use kernel::prelude::*;
+use kernel::{
+    alloc::AllocError,
+    prelude::*, //
+};
 
-/// Shared memory, and what of it has no class yet.
+/// Shared memory, and what of it has no class.
 pub(crate) struct Stock {
-    chunks: KVec<SharedChunk>,
-    spare: KVec<SpareSpan>,
+    /// The oldest first.
+    pub(super) chunks: KVec<Chunk>,
+    /// There is room for all spans of all chunks.
+    pub(super) spare: KVec<SpareSpan>,
+    pub(super) idle: [IdleSpans; CLASSES],
+}
+
+/// A chunk, and the node whose depot its slots belong to.
+pub(super) struct Chunk {
+    pub(super) shared: SharedChunk,
+    pub(super) node: usize,
+}
+
+impl Chunk {
+    /// Where its spans start.
+    pub(super) fn spans(&self) -> impl Iterator<Item = Phys> {
+        let base = self.shared.base();
+        (0..SPANS_PER_CHUNK).map(move |index| base.add(index * SPAN_BYTES))
+    }
 }
 
 /// A span of shared memory that has no class.
-struct SpareSpan {
-    base: Phys,
-    node: usize,
+///
+/// # Invariants
+///
+/// There is no slot in it, neither in a magazine nor in use, nor will there be while there is this.
+pub(super) struct SpareSpan {
+    pub(super) base: Phys,
+    pub(super) node: usize,
+}
+
+/// The spans of one class that were retired, to be bound to other memory.
+///
+/// # Invariants
+///
+/// There is room for all spans of the class that were ever made.
+pub(super) struct IdleSpans {
+    spans: KVec<&'static Span>,
+    made: usize,
+}
+
+impl IdleSpans {
+    /// A span of `class` at `base`: one that idles, or a new one.
+    ///
+    /// May sleep.
+    fn take(&mut self, class: SizeClass, base: Phys) -> Result<&'static Span, AllocError> {
+        if let Some(span) = self.spans.pop() {
+            span.rebind(base);
+            return Ok(span);
+        }
+        self.spans.reserve(self.made + 1, GFP_KERNEL)?;
+        let span = Span::new(class, base)?;
+        // INVARIANT: Just made room for it; no span is on the list.
+        self.made += 1;
+        Ok(span)
+    }
+
+    /// Keeps a span that was retired.
+    pub(super) fn put(&mut self, span: &'static Span) {
+        // There is room by the type invariant.
+        let _ = self.spans.push_within_capacity(span);
+    }
 }
 
 /// Why there are no more slots than before.
@@ -49,8 +107,8 @@ pub(crate) enum GrowError {
     Conversion,
 }
 
-impl From<kernel::alloc::AllocError> for GrowError {
-    fn from(_: kernel::alloc::AllocError) -> Self {
+impl From<AllocError> for GrowError {
+    fn from(_: AllocError) -> Self {
         Self::NoMemory
     }
 }
@@ -61,10 +119,16 @@ impl Stock {
         Self {
             chunks: KVec::new(),
             spare: KVec::new(),
+            idle: [const {
+                IdleSpans {
+                    spans: KVec::new(),
+                    made: 0,
+                }
+            }; CLASSES],
         }
     }
 
-    fn shared_bytes(&self) -> u64 {
+    pub(super) fn shared_bytes(&self) -> u64 {
         (self.chunks.len() as u64).saturating_mul(CHUNK_BYTES as u64)
     }
 }
@@ -76,31 +140,52 @@ impl Pool {
     pub(crate) fn grow(&self, class: SizeClass, node: usize) -> Result<(), GrowError> {
         let depot = self.depots.get(node).ok_or(GrowError::NoMemory)?;
         let mut stock = self.stock.lock();
-        // Room for it in case that it has to be put back.
-        stock.spare.reserve(1, GFP_KERNEL)?;
-        let place = stock.spare.iter().position(|spare| spare.node == node);
+        // Where most of the chunk is in use already: what is spare as a whole can be given back.
+        let place = (0..stock.spare.len())
+            .filter(|place| stock.spare.get(*place).is_some_and(|it| it.node == node))
+            .max_by_key(|place| stock.spare.get(*place).map(|it| self.chunk_users(it.base)));
         let spare = match place {
             Some(place) => stock.spare.remove(place).map_err(|_| GrowError::NoMemory)?,
             None => self.convert(&mut stock, node)?,
         };
-        if let Err(error) = self.cut(depot, class, spare.base) {
-            stock.spare.push(spare, GFP_KERNEL)?;
+        if let Err(error) = self.cut(&mut stock, depot, class, spare.base) {
+            // There is room: it was on the list, or the list had room for it.
+            let _ = stock.spare.push_within_capacity(spare);
             return Err(error);
         }
         self.stats.stock(stock.chunks.len(), stock.spare.len());
         let shared = stock.shared_bytes();
         drop(stock);
+        self.note_progress();
         trace::refill(node, class, class.slots_per_span(), shared);
         self.stats.refill(class).add(1);
         Ok(())
     }
 
+    /// Number of spans with a class in the chunk that `base` lies in.
+    pub(super) fn chunk_users(&self, base: Phys) -> usize {
+        let start = Phys::new(base.raw() & !(CHUNK_BYTES as u64 - 1));
+        (0..SPANS_PER_CHUNK)
+            .filter(|index| self.directory.get(start.add(index * SPAN_BYTES)).is_some())
+            .count()
+    }
+
     /// Cuts the span at `base` into slots of `class`.
-    fn cut(&self, depot: &Depot, class: SizeClass, base: Phys) -> Result<(), GrowError> {
+    fn cut(
+        &self,
+        stock: &mut Stock,
+        depot: &Depot,
+        class: SizeClass,
+        base: Phys,
+    ) -> Result<(), GrowError> {
         // First all that can fail: a span stays for ever once it is made.
         let magazines = Magazine::for_span(class)?;
         depot.make_room(class, magazines.len())?;
-        let span = Span::new(class, base)?;
+        let idle = stock
+            .idle
+            .get_mut(class.index())
+            .ok_or(GrowError::NoMemory)?;
+        let span = idle.take(class, base)?;
         // A slot must be found again before anybody can map it. Cannot fail: the directory covers
         // all chunks in stock.
         self.directory
@@ -121,7 +206,9 @@ impl Pool {
         }
         // First all that can fail without loss.
         stock.chunks.reserve(1, GFP_KERNEL)?;
-        stock.spare.reserve(SPANS_PER_CHUNK, GFP_KERNEL)?;
+        let spans = (stock.chunks.len() + 1) * SPANS_PER_CHUNK;
+        let more = spans.saturating_sub(stock.spare.len());
+        stock.spare.reserve(more, GFP_KERNEL)?;
         let chunk = match PrivateChunk::new(node) {
             Some(chunk) => chunk,
             None => {
@@ -142,13 +229,18 @@ impl Pool {
             GrowError::Conversion
         })?;
         self.stats.conversions.add(1);
-        stock.chunks.push(chunk, GFP_KERNEL)?;
-        // The lowest span is the first to be used.
-        for index in (1..SPANS_PER_CHUNK).rev() {
-            let base = base.add(index * SPAN_BYTES);
-            stock.spare.push(SpareSpan { base, node }, GFP_KERNEL)?;
+        let chunk = Chunk {
+            shared: chunk,
+            node,
+        };
+        // There is room, on either list.
+        for base in chunk.spans().skip(1) {
+            // INVARIANT: Nobody has ever had a slot in it.
+            let _ = stock.spare.push_within_capacity(SpareSpan { base, node });
         }
+        let _ = stock.chunks.push_within_capacity(chunk);
         self.stats.stock(stock.chunks.len(), stock.spare.len());
+        // INVARIANT: Nobody has ever had a slot in it.
         Ok(SpareSpan { base, node })
     }
 
@@ -157,15 +249,23 @@ impl Pool {
         self.depots.len()
     }
 
-    /// Slots of `class` that are ready on `node`.
-    pub(crate) fn ready(&self, node: usize, class: SizeClass) -> u32 {
-        self.depots.get(node).map_or(0, |depot| depot.free(class))
+    /// Spans that have no class. Takes no lock.
+    pub(crate) fn spare_spans(&self) -> usize {
+        self.stats.spare_spans() as usize
     }
 
-    /// Sets how many slots of `class` are kept ready on `node`, and how many of them in reserve.
-    pub(crate) fn set_levels(&self, node: usize, class: SizeClass, low: u32, reserve: u32) {
-        if let Some(depot) = self.depots.get(node) {
-            depot.set_levels(class, low, reserve);
+    /// Whether a chunk is spare as a whole. Takes no lock that anybody else holds for long.
+    pub(crate) fn has_spare_chunk(&self) -> bool {
+        if self.spare_spans() < SPANS_PER_CHUNK {
+            return false;
         }
+        let stock = self.stock.lock();
+        let mut chunks = stock.chunks.iter();
+        chunks.any(|chunk| self.chunk_users(chunk.shared.base()) == 0)
+    }
+
+    /// The depot of a node.
+    pub(crate) fn depot(&self, node: usize) -> Option<&Depot> {
+        self.depots.get(node).map(|depot| &**depot)
     }
 }

@@ -36,6 +36,11 @@ declare_trace! {
 
     /// # Safety
     ///
+    /// None.
+    unsafe fn cc_swiotlb_giveback(node: c_int, bytes: u64, shared_bytes: u64);
+
+    /// # Safety
+    ///
     /// `dev` must be a valid device.
     unsafe fn cc_swiotlb_fallback(
         dev: *mut bindings::device,
@@ -68,6 +73,12 @@ pub(crate) fn refill(node: usize, class: SizeClass, slots: usize, shared_bytes: 
             shared_bytes,
         )
     }
+}
+
+/// A chunk is private again.
+pub(crate) fn giveback(node: usize, bytes: usize, shared_bytes: u64) {
+    // SAFETY: Numbers only.
+    unsafe { cc_swiotlb_giveback(node as c_int, bytes as u64, shared_bytes) }
 }
 
 /// A mapping was served by another class than its own, or is left to the legacy pool.

@@ -23,6 +23,7 @@ ORDER = (
     "test_parameters",
     "test_trace",
     "test_io",
+    "test_giveback",
     "test_leak",
     "test_bench",
     "test_machine",

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What kccd does when there is enough: it gives back what idles, a little at a time.
+//!
+//! Demand is measured in windows of time. While there is anything that may turn out to be too much,
+//! kccd looks once in a window, and has the CPUs that were active return what they hold, which would
+//! be in the way. Otherwise it sleeps, until a depot gets low, or high: a CPU that leaves a magazine
+//! there tells it so.
+
+use super::policy;
+use crate::{
+    glue::memory,
+    params,
+    pool::{
+        class::{
+            SizeClass,
+            CLASSES,
+            SPANS_PER_CHUNK,
+            SPAN_BYTES, //
+        },
+        gauge::Levels,
+        Pool, //
+    },
+};
+use kernel::{
+    page::PAGE_SIZE,
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    },
+};
+
+/// Why something is given back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cause {
+    /// It idles.
+    Idle,
+    /// Memory is short: all that is not needed now, at once.
+    Pressure,
+    /// A class could not grow: spans for it that others do not need now.
+    Growth,
+}
+
+/// What came of it.
+pub(super) struct Outcome {
+    /// A span was retired.
+    pub(super) retired: bool,
+    /// In how many milliseconds to look again, if nothing else happens; [`None`] for never.
+    pub(super) again_ms: Option<u32>,
+}
+
+/// What kccd remembers from one round to the next.
+pub(super) struct Keeper {
+    /// When the windows were turned.
+    turned: Instant<Monotonic>,
+    /// How often.
+    turns: usize,
+    /// When all that is too much has to be gone.
+    until: Option<Instant<Monotonic>>,
+}
+
+impl Keeper {
+    pub(super) fn new() -> Self {
+        Self {
+            turned: Instant::now(),
+            turns: 0,
+            until: None,
+        }
+    }
+
+    /// Gives back what is due.
+    ///
+    /// May sleep, and takes long where a chunk is converted.
+    pub(super) fn round(&mut self, pool: &Pool, cause: Cause) -> Outcome {
+        let idle_ms = params::idle_ms();
+        let window_ms = policy::window_ms(idle_ms);
+        let now = cause != Cause::Idle;
+        let turns = self.turns_due(idle_ms, window_ms);
+        let active = (turns > 0 || now) && pool.drain_cpus();
+        for _ in 0..turns {
+            pool.turn_windows(self.turns);
+            self.turns = self.turns.wrapping_add(1);
+        }
+
+        let retired = match cause {
+            Cause::Growth => pool.retire_one(true),
+            Cause::Pressure => {
+                while !pool.doorbell.is_rung() && pool.give_back_one(true) {}
+                false
+            }
+            Cause::Idle => false,
+        };
+        if idle_ms == 0 {
+            return Outcome {
+                retired,
+                again_ms: None,
+            };
+        }
+        let again_ms = match self.give_back_idle(pool, cause, idle_ms) {
+            Some(pause_ms) => Some(pause_ms),
+            // Something may be too much before long: what is remembered will be forgotten.
+            None if active || pool.surplus(true) > 0 => Some(window_ms),
+            None => {
+                pool.apply_levels(true);
+                // What came back before a CPU could see that we want to hear of it.
+                (pool.surplus(true) > 0).then_some(window_ms)
+            }
+        };
+        Outcome { retired, again_ms }
+    }
+
+    /// How many windows are over.
+    fn turns_due(&mut self, idle_ms: u32, window_ms: u32) -> usize {
+        let elapsed = self.turned.elapsed().as_millis();
+        let turns = elapsed.checked_div(i64::from(window_ms)).unwrap_or(0);
+        if idle_ms == 0 || turns <= 0 {
+            return 0;
+        }
+        self.turned = Instant::now();
+        // More make no difference.
+        usize::try_from(turns).map_or(policy::WINDOWS, |turns| turns.min(policy::WINDOWS))
+    }
+
+    /// Gives back what idles; returns how long to pause, [`None`] if there is nothing.
+    fn give_back_idle(&mut self, pool: &Pool, cause: Cause, idle_ms: u32) -> Option<u32> {
+        let window_ms = policy::window_ms(idle_ms);
+        let surplus = pool.surplus(false);
+        if surplus == 0 && !pool.has_spare_chunk() {
+            self.until = None;
+            return None;
+        }
+        if cause != Cause::Idle {
+            return Some(window_ms);
+        }
+        let total = Delta::from_millis(i64::from(policy::giveback_ms(idle_ms)));
+        let until = *self.until.get_or_insert_with(|| Instant::now() + total);
+        let left_ms = u32::try_from((until - Instant::now()).as_millis()).unwrap_or(0);
+        let (spans, pause_ms) = policy::pace(surplus, left_ms, window_ms);
+        for _ in 0..spans.max(1) {
+            if pool.doorbell.is_rung() {
+                break;
+            }
+            if !pool.give_back_one(false) {
+                // What is too much is in use here and there.
+                return Some(window_ms);
+            }
+        }
+        Some(pause_ms)
+    }
+}
+
+impl Pool {
+    /// Tells the depots when to ring, and what to hold back. They ring for what is too much only if
+    /// `high` says so: it is nothing new to a kccd that looks at it anyway.
+    pub(super) fn apply_levels(&self, high: bool) {
+        let watermarks = params::watermark();
+        for node in 0..self.nodes() {
+            let Some(depot) = self.depot(node) else {
+                continue;
+            };
+            for class in SizeClass::all() {
+                let low = self.level(node, watermarks.slots(class));
+                let levels = Levels {
+                    low,
+                    high: if high && params::idle_ms() != 0 {
+                        policy::high(low, class.slots_per_span() as u32)
+                    } else {
+                        u32::MAX
+                    },
+                    reserve: policy::reserve(low),
+                };
+                depot.set_levels(class, levels);
+            }
+        }
+    }
+
+    /// The share of one node of a watermark: only nodes with CPUs have one.
+    pub(super) fn level(&self, node: usize, watermark: u32) -> u32 {
+        let sharers = (0..self.nodes()).filter(|node| memory::node_has_cpus(*node));
+        if memory::node_has_cpus(node) {
+            policy::level(watermark, sharers.count())
+        } else {
+            0
+        }
+    }
+
+    /// How many spans each class has too many on `node`: by what is in use `now`, or by what was at
+    /// any time in the windows.
+    fn surplus_of(&self, node: usize, now: bool) -> [u32; CLASSES] {
+        let mut surplus = [0; CLASSES];
+        let Some(depot) = self.depot(node) else {
+            return surplus;
+        };
+        let watermarks = params::watermark();
+        for (spans, class) in surplus.iter_mut().zip(SizeClass::all()) {
+            *spans = policy::surplus_spans(
+                depot.slots(class),
+                if now {
+                    depot.out(class)
+                } else {
+                    depot.demand(class)
+                },
+                self.level(node, watermarks.slots(class)),
+                class.slots_per_span() as u32,
+            );
+        }
+        surplus
+    }
+
+    /// How many spans are too many in all.
+    fn surplus(&self, now: bool) -> u32 {
+        (0..self.nodes())
+            .flat_map(|node| self.surplus_of(node, now))
+            .fold(0, u32::saturating_add)
+    }
+
+    /// Pages that could be given back at once, if they can be found together.
+    ///
+    /// Takes no lock. Any context.
+    pub(crate) fn surplus_pages(&self) -> usize {
+        let spans = self.surplus(true) as usize + self.spare_spans();
+        if spans < SPANS_PER_CHUNK {
+            return 0;
+        }
+        spans.saturating_mul(SPAN_BYTES / PAGE_SIZE)
+    }
+
+    /// Retires a span, or makes a chunk private. Returns whether it did either.
+    fn give_back_one(&self, now: bool) -> bool {
+        // One after the other: what is retired may have been the last of its chunk.
+        let retired = self.retire_one(now);
+        let unshared = self.unshare();
+        retired || unshared
+    }
+
+    fn retire_one(&self, now: bool) -> bool {
+        (0..self.nodes()).any(|node| {
+            let surplus = self.surplus_of(node, now);
+            surplus.iter().any(|spans| *spans > 0) && self.retire(node, &surplus)
+        })
+    }
+
+    fn turn_windows(&self, index: usize) {
+        for node in 0..self.nodes() {
+            for class in SizeClass::all() {
+                if let Some(depot) = self.depot(node) {
+                    depot.turn_window(class, index);
+                }
+            }
+        }
+    }
+}

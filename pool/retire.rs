@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The way back: slots become a span without a class, and chunks private memory.
+//!
+//! A span is retired when all of its slots are in hand. That is the whole proof that nobody uses
+//! it: a slot is in a magazine, in use, or in hand, and in one place only. The depots' slots are
+//! fetched from their shelves; what CPUs hold they put there themselves. If one is missing all go
+//! back, and nothing has happened.
+//!
+//! # Ordering
+//!
+//! Whoever used a slot last has copied its bytes before it came into a magazine (`Slot::free()`), and
+//! the magazine passed by the depot's lock: so the copy is over. The span leaves the directory
+//! before its memory becomes anybody else's. A driver that unmaps an address of it after that has
+//! unmapped it before; it finds nothing in the directory, or the span itself, which is never freed.
+
+use super::{
+    class::{
+        SizeClass,
+        CHUNK_BYTES,
+        CLASSES,
+        SPANS_PER_CHUNK, //
+    },
+    span::Span,
+    stock::{
+        Chunk,
+        SpareSpan,
+        Stock, //
+    },
+    withdrawn::Withdrawn,
+    Pool, //
+};
+use crate::{
+    glue::cpus,
+    trace, //
+};
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+use kernel::prelude::*;
+
+/// Chunks that are looked at for a span, from the youngest on, if there is one in them.
+const LOOK_AT: usize = 64;
+
+/// What a span of a chunk is used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Use {
+    /// For nothing.
+    Spare,
+    /// For mappings, or for a class that can not do without it.
+    Busy,
+    /// For a class, and no mapping uses it.
+    Idle(SizeClass),
+}
+
+/// What it takes to empty a chunk.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Cost {
+    /// Spans that stay: it can not be emptied now.
+    stuck: usize,
+    /// Spans that can go.
+    going: usize,
+    /// The first of them.
+    first: usize,
+}
+
+impl Cost {
+    /// Of a chunk whose spans are used as `uses` says, where each class can do without as many
+    /// spans as `surplus` says. [`None`] if no span of it can go.
+    fn of(uses: [Use; SPANS_PER_CHUNK], mut surplus: [u32; CLASSES]) -> Option<Self> {
+        let (mut stuck, mut going, mut first) = (0, 0, None);
+        for (index, usage) in uses.into_iter().enumerate() {
+            let class = match usage {
+                Use::Spare => continue,
+                Use::Busy => None,
+                Use::Idle(class) => surplus.get_mut(class.index()).filter(|left| **left > 0),
+            };
+            match class {
+                Some(left) => {
+                    *left -= 1;
+                    going += 1;
+                    first.get_or_insert(index);
+                }
+                None => stuck += 1,
+            }
+        }
+        first.map(|first| Self {
+            stuck,
+            going,
+            first,
+        })
+    }
+}
+
+impl Pool {
+    /// Makes every CPU return what it holds to the depots, if it has mapped or unmapped anything
+    /// since the last time. Returns whether one has.
+    ///
+    /// May sleep.
+    pub(crate) fn drain_cpus(&self) -> bool {
+        let mut any = false;
+        for cpu in self.caches.active() {
+            any |= cpus::run_on(cpu, self, |pool, irq| {
+                pool.caches.drain(|| pool.depots_from(pool.home()), irq);
+            });
+        }
+        any
+    }
+
+    /// Returns what a dead CPU holds to the depots.
+    pub(crate) fn drain_dead(&self, cpu: &cpus::DeadCpu) {
+        let home = self.node_of(cpu.id());
+        self.caches.drain_dead(cpu, || self.depots_from(home));
+    }
+
+    /// Retires one span of `node`, of a class that has one too many: the one whose chunk is the
+    /// easiest to empty.
+    ///
+    /// Returns whether it did. May sleep. To be called by kccd only.
+    pub(crate) fn retire(&self, node: usize, surplus: &[u32; CLASSES]) -> bool {
+        let mut stock = self.stock.lock();
+        let Some(span) = self.easiest(&stock, node, surplus) else {
+            return false;
+        };
+        if !self.withdraw(span, node) {
+            self.stats.retire_failures.add(1);
+            return false;
+        }
+        let class = span.class();
+        let base = span.base();
+        self.directory.remove(base);
+        for _ in 0..class.slots_per_span() / class.magazine_slots() {
+            // One at a time, to be freed without the lock.
+            drop(
+                self.depots_from(node)
+                    .find_map(|depot| depot.remove_empty(class)),
+            );
+        }
+        if let Some(idle) = stock.idle.get_mut(class.index()) {
+            idle.put(span);
+        }
+        // INVARIANT: All slots were in hand, and what remains of them is a number.
+        // There is room for the spans of all chunks.
+        let _ = stock.spare.push_within_capacity(SpareSpan { base, node });
+        self.stats.stock(stock.chunks.len(), stock.spare.len());
+        self.stats.retired(class).add(1);
+        true
+    }
+
+    /// Fetches all slots of `span`. Returns whether that was all of them; if not, they are back.
+    fn withdraw(&self, span: &'static Span, node: usize) -> bool {
+        let mut hand = Withdrawn::new(span);
+        for draining in [false, true] {
+            if draining && !self.drain_cpus() {
+                // What the depots do not have is in use.
+                break;
+            }
+            for depot in self.depots_from(node) {
+                depot.withdraw(&mut hand);
+            }
+            if hand.is_complete() {
+                return true;
+            }
+        }
+        for depot in self.depots_from(node) {
+            if let Err(slot) = depot.restore(&mut hand) {
+                // No room there; the next one.
+                hand.take(&slot);
+            }
+        }
+        while hand.pop().is_some() {
+            self.lost(span.class());
+        }
+        false
+    }
+
+    /// The span of `node` to be retired next.
+    fn easiest(
+        &self,
+        stock: &Stock,
+        node: usize,
+        surplus: &[u32; CLASSES],
+    ) -> Option<&'static Span> {
+        let mut best: Option<(Cost, &Chunk)> = None;
+        let ours = stock.chunks.iter().rev().filter(|it| it.node == node);
+        for (looked, chunk) in ours.enumerate() {
+            if looked >= LOOK_AT && best.is_some() {
+                break;
+            }
+            let Some(cost) = Cost::of(self.uses(chunk, surplus), *surplus) else {
+                continue;
+            };
+            // Among equals the youngest.
+            if best.is_none_or(|(least, _)| cost < least) {
+                best = Some((cost, chunk));
+            }
+        }
+        let (cost, chunk) = best?;
+        self.directory.get(chunk.spans().nth(cost.first)?)
+    }
+
+    fn uses(&self, chunk: &Chunk, surplus: &[u32; CLASSES]) -> [Use; SPANS_PER_CHUNK] {
+        let mut uses = [Use::Spare; SPANS_PER_CHUNK];
+        for (usage, base) in uses.iter_mut().zip(chunk.spans()) {
+            let Some(span) = self.directory.get(base) else {
+                continue;
+            };
+            let left = surplus.get(span.class().index()).copied().unwrap_or(0);
+            *usage = if left > 0 && span.is_idle() {
+                Use::Idle(span.class())
+            } else {
+                Use::Busy
+            };
+        }
+        uses
+    }
+
+    /// Makes the youngest chunk private again that is spare as a whole.
+    ///
+    /// Returns whether there was one. May sleep, and takes long. To be called by kccd only.
+    pub(crate) fn unshare(&self) -> bool {
+        let mut stock = self.stock.lock();
+        if stock.spare.len() < SPANS_PER_CHUNK {
+            return false;
+        }
+        let place = stock
+            .chunks
+            .iter()
+            .rposition(|chunk| self.chunk_users(chunk.shared.base()) == 0);
+        let Some(Ok(chunk)) = place.map(|place| stock.chunks.remove(place)) else {
+            return false;
+        };
+        let base = chunk.shared.base();
+        stock
+            .spare
+            .retain(|spare| !spare.base.since(base).is_some_and(|at| at < CHUNK_BYTES));
+        // SAFETY: No span of the chunk is in the directory, and it was in stock: so all of it was
+        // spare, and by the type invariant of `SpareSpan` there is no slot in it. Who has none does
+        // not access it.
+        let result = unsafe { chunk.shared.unshare() };
+        match result {
+            Ok(()) => self.stats.given_back.add(1),
+            Err(error) => {
+                self.stats.giveback_failures.add(1);
+                self.stats.leaked_bytes.add(CHUNK_BYTES as u64);
+                kernel::pr_warn!(
+                    "a chunk could not be made private ({error:?}), its memory is lost\n"
+                );
+            }
+        }
+        self.stats.stock(stock.chunks.len(), stock.spare.len());
+        let shared = stock.shared_bytes();
+        drop(stock);
+        if result.is_ok() {
+            trace::giveback(chunk.node, CHUNK_BYTES, shared);
+        }
+        true
+    }
+}
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+#[kunit_tests(cc_swiotlb_retire)]
+mod tests {
+    use super::*;
+    use crate::pool::{
+        address::Phys,
+        slot::Mapping, //
+    };
+
+    #[test]
+    fn the_chunk_that_is_easiest_to_empty() -> Result {
+        let small = SizeClass::new(0).ok_or(ERANGE)?;
+        let large = SizeClass::new(9).ok_or(ERANGE)?;
+        let mut surplus = [0; CLASSES];
+        surplus[small.index()] = 2;
+        let (spare, busy) = (Use::Spare, Use::Busy);
+        let (idle, needed) = (Use::Idle(small), Use::Idle(large));
+        // How the spans are used; spans that stay, spans that can go, the first of them.
+        for (uses, cost) in [
+            ([spare, spare, spare, spare], None),
+            ([busy, spare, needed, spare], None),
+            ([spare, spare, spare, idle], Some((0, 1, 3))),
+            ([spare, idle, idle, spare], Some((0, 2, 1))),
+            ([busy, spare, spare, idle], Some((1, 1, 3))),
+            ([needed, idle, spare, spare], Some((1, 1, 1))),
+            // There are not as many too many.
+            ([idle, idle, idle, spare], Some((1, 2, 0))),
+        ] {
+            let got = Cost::of(uses, surplus).map(|cost| (cost.stuck, cost.going, cost.first));
+            assert_eq!(got, cost);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_can_be_emptied_comes_first() {
+        let cost = |stuck, going| Cost {
+            stuck,
+            going,
+            first: 0,
+        };
+        assert!(cost(0, 1) < cost(0, 4));
+        assert!(cost(0, 4) < cost(1, 1));
+        assert!(cost(1, 3) < cost(2, 1));
+    }
+
+    #[test]
+    fn what_is_in_use_stays_and_all_else_goes() -> Result {
+        let class = SizeClass::for_bytes(4096).ok_or(ERANGE)?;
+        let pool = crate::glue::leak(KBox::pin_init(Pool::new(), GFP_KERNEL)?);
+        let depot = pool.depot(0).ok_or(ENOENT)?;
+        let span = class.slots_per_span() as u32;
+        // The last one is alone in its chunk, and the first to be used.
+        for _ in 0..=SPANS_PER_CHUNK {
+            pool.grow(class, 0).map_err(|_| ENOMEM)?;
+        }
+        let surplus = [SPANS_PER_CHUNK as u32 + 1; CLASSES];
+
+        // Nothing is recorded yet, as in the middle of a mapping.
+        let (slot, _) = pool.take(class).ok_or(ENOENT)?;
+        let before = depot.slots(class);
+        assert!(!pool.retire(0, &surplus));
+        assert!(pool.owns(slot.base));
+        assert_eq!(depot.slots(class), before);
+        assert_eq!(depot.free(class), before - 1);
+
+        // SAFETY: Nothing is done with the buffer.
+        let mapping = unsafe { Mapping::new(Phys::new(4096), 0, 4096) };
+        slot.slot.begin(&mapping);
+        for left in (0..SPANS_PER_CHUNK as u32).rev() {
+            assert!(!pool.unshare());
+            assert!(pool.retire(0, &surplus));
+            assert_eq!(depot.slots(class), span + left * span);
+        }
+        assert!(!pool.retire(0, &surplus));
+        assert!(pool.unshare() && !pool.unshare());
+        assert!(pool.owns(slot.base));
+
+        slot.slot.free();
+        pool.put(slot, class);
+        assert!(pool.retire(0, &surplus) && pool.unshare());
+        assert!(!pool.owns(slot.base));
+        assert_eq!((depot.slots(class), depot.free(class)), (0, 0));
+        assert!(depot.remove_empty(class).is_none());
+
+        // The records are used again, and are none the worse for it.
+        pool.grow(class, 0).map_err(|_| ENOMEM)?;
+        let (slot, _) = pool.take(class).ok_or(ENOENT)?;
+        assert!(pool.owns(slot.base));
+        pool.put(slot, class);
+        assert!(pool.retire(0, &surplus) && pool.unshare());
+        Ok(())
+    }
+}

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where a CPU gets a slot from, and where it leaves one: its own magazines, and beyond.
+
+use super::{
+    class::SizeClass,
+    depot::Depot,
+    gauge::Depth,
+    span::FreeSlot,
+    Pool, //
+};
+use crate::glue::{
+    self,
+    irq::IrqsOff,
+    memory, //
+};
+use kernel::{
+    cpu::CpuId,
+    interrupt::LocalInterruptDisabled,
+    processor::cpu_relax,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+    time::{
+        Instant,
+        Monotonic, //
+    },
+};
+
+/// How long a mapping waits at most while kccd makes slots, in nanoseconds.
+///
+/// 20 ms: on a TDX host where a page costs 23 µs, kccd takes 12 ms for a chunk, and has to be woken
+/// before. Where a page costs 260 µs a chunk takes 133 ms, and a CPU has better things to do. It is
+/// far below what the watchdogs for CPUs and RCU allow.
+const MAX_WAIT_NS: u64 = 20_000_000;
+
+/// Whether waiting for kccd is of any use.
+///
+/// A wait that was in vain ends all waiting until kccd has made something: there are as many mappings
+/// as a request has pages, and each of them would wait.
+pub(super) struct Waiting {
+    /// How often kccd has made slots.
+    made: Atomic<u32>,
+    /// What that was when somebody waited in vain.
+    in_vain: Atomic<u32>,
+}
+
+impl Waiting {
+    /// Nobody has waited.
+    pub(super) const fn new() -> Self {
+        Self {
+            made: Atomic::new(0),
+            in_vain: Atomic::new(u32::MAX),
+        }
+    }
+
+    fn is_of_use(&self) -> bool {
+        self.in_vain.load(Relaxed) != self.made.load(Relaxed)
+    }
+
+    fn was_in_vain(&self) {
+        self.in_vain.store(self.made.load(Relaxed), Relaxed);
+    }
+
+    fn note_progress(&self) {
+        self.made.add(1, Relaxed);
+    }
+}
+
+impl Pool {
+    /// Takes a slot of `class`, or of a larger one; returns its class with it.
+    #[inline]
+    pub(super) fn take(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
+        let irq = IrqsOff::new();
+        if let Some(slot) = self.caches.pop(class, irq.token()) {
+            return Some((slot, class));
+        }
+        drop(irq);
+        self.take_slow(class)
+    }
+
+    /// This CPU's magazines of `class` are empty.
+    ///
+    /// The depots, and what larger classes have above their watermark, which costs nobody anything.
+    /// Then, where that is possible, kccd is waited for: a mapping that went on to the larger classes
+    /// while kccd is one chunk away would use up slots that only large mappings need, many times its
+    /// own size, and make kccd convert memory for them instead. Then the larger classes, then the
+    /// same again down to the reserve.
+    #[cold]
+    #[inline(never)]
+    fn take_slow(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
+        let mut found = self.take_without_harm(class);
+        if found.is_none() {
+            self.note_dry(class);
+            let mut wait = Wait::new(self, class);
+            while found.is_none() && wait.go_on() {
+                found = self.take_without_harm(class);
+            }
+        }
+        let found = found.or_else(|| self.take_any(class));
+        // Whatever was found, somebody should look after the class that was asked for, and after
+        // the one that had to help.
+        let helper = found.map_or(class, |(_, helper)| helper);
+        if self.is_low(class) || self.is_low(helper) {
+            self.doorbell.ring();
+        }
+        found
+    }
+
+    /// A slot of `class`, or one of a larger class that this one has too many of.
+    ///
+    /// Interrupts are enabled again when it returns: a thread that is woken with interrupts disabled
+    /// has to wait for the next tick.
+    fn take_without_harm(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
+        let irq = IrqsOff::new();
+        let home = self.home();
+        let own = self.take_from_depots(class, home, Depth::Ready, irq.token());
+        own.or_else(|| self.take_larger(class, home, Depth::Surplus, irq.token()))
+    }
+
+    /// A slot of `class`, or of any larger class, down to the last one.
+    fn take_any(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
+        let irq = IrqsOff::new();
+        let home = self.home();
+        [Depth::Ready, Depth::Reserve]
+            .into_iter()
+            .find_map(|depth| {
+                let own = self.take_from_depots(class, home, depth, irq.token());
+                own.or_else(|| self.take_larger(class, home, depth, irq.token()))
+            })
+    }
+
+    fn take_larger(
+        &self,
+        class: SizeClass,
+        home: usize,
+        depth: Depth,
+        irq: &LocalInterruptDisabled,
+    ) -> Option<(FreeSlot, SizeClass)> {
+        core::iter::successors(class.larger(), |larger| larger.larger())
+            .find_map(|larger| self.take_from_depots(larger, home, depth, irq))
+    }
+
+    fn is_low(&self, class: SizeClass) -> bool {
+        self.depots.iter().any(|depot| depot.is_low(class))
+    }
+
+    /// Lets kccd know that `class` needs more than its watermark says.
+    fn note_dry(&self, class: SizeClass) {
+        if let Some(depot) = self.depot(self.home()) {
+            depot.note_dry(class, true);
+        }
+    }
+
+    fn take_from_depots(
+        &self,
+        class: SizeClass,
+        home: usize,
+        depth: Depth,
+        irq: &LocalInterruptDisabled,
+    ) -> Option<(FreeSlot, SizeClass)> {
+        if let Some(slot) = self.caches.pop(class, irq) {
+            return Some((slot, class));
+        }
+        for depot in self.depots_from(home) {
+            if let Some(slot) = self.caches.pop_from(depot, class, depth, irq) {
+                return Some((slot, class));
+            }
+        }
+        None
+    }
+
+    /// Gives a slot back that was not used.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn put_back(&self, slot: FreeSlot, class: SizeClass) {
+        self.put(slot, class);
+    }
+
+    /// Gives a slot back.
+    #[inline(always)]
+    pub(super) fn put(&self, slot: FreeSlot, class: SizeClass) {
+        let irq = IrqsOff::new();
+        if let Err(slot) = self.caches.push(class, slot, irq.token()) {
+            self.put_slow(slot, class, irq.token());
+        }
+    }
+
+    /// This CPU's magazines of `class` are full: one goes to a depot.
+    #[cold]
+    #[inline(never)]
+    fn put_slow(&self, slot: FreeSlot, class: SizeClass, irq: &LocalInterruptDisabled) {
+        // Where mappings are made on one node and end on another, the empty magazines gather at
+        // the depot of the former. While we look, they may move on to a depot that we have seen.
+        for _ in 0..3 {
+            for depot in self.depots_from(self.home()) {
+                if self.caches.push_via(depot, class, slot, irq).is_ok() {
+                    if depot.is_high(class) {
+                        self.doorbell.ring();
+                    }
+                    return;
+                }
+            }
+        }
+        self.lost(class);
+    }
+
+    /// All depots, that of node `home` first.
+    pub(super) fn depots_from(&self, home: usize) -> impl Iterator<Item = &Depot> {
+        let near = self.depots.iter().skip(home).take(1);
+        let far = self.depots.iter().enumerate();
+        let far = far
+            .filter(move |(node, _)| *node != home)
+            .map(|(_, depot)| depot);
+        Iterator::chain(near, far).map(|depot| &**depot)
+    }
+
+    /// The depot of this CPU's node.
+    #[inline]
+    pub(super) fn home(&self) -> usize {
+        self.node_of(CpuId::current().as_u32())
+    }
+
+    /// The depot of a CPU's node.
+    #[inline]
+    pub(super) fn node_of(&self, cpu: u32) -> usize {
+        if self.depots.len() == 1 {
+            return 0;
+        }
+        memory::node_of_cpu(cpu)
+    }
+
+    /// No magazine has room for a slot: see shelf.rs for why that cannot be.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn lost(&self, class: SizeClass) {
+        self.stats.note_lost(class);
+        kernel::pr_err_once!("no room for a free slot, it is lost\n");
+    }
+
+    /// kccd has made slots: waiting for it is of use.
+    pub(super) fn note_progress(&self) {
+        self.waiting.note_progress();
+    }
+}
+
+/// The wait of one mapping for a slot that kccd makes.
+struct Wait<'a> {
+    pool: &'a Pool,
+    class: SizeClass,
+    since: Option<Instant<Monotonic>>,
+}
+
+impl<'a> Wait<'a> {
+    fn new(pool: &'a Pool, class: SizeClass) -> Self {
+        Self {
+            pool,
+            class,
+            since: None,
+        }
+    }
+
+    /// Waits until there may be a slot. Returns whether it is worth another look.
+    ///
+    /// Spins, as who waits for a mutex does while its owner runs: sleeping is not allowed here. It
+    /// ends at once if kccd is not at work, be it that the cap is reached or that memory is short.
+    fn go_on(&mut self) -> bool {
+        let pool = self.pool;
+        if !glue::may_wait() || !pool.waiting.is_of_use() || !pool.is_low(self.class) {
+            return false;
+        }
+        // Others may have taken all that kccd has made.
+        pool.doorbell.ring();
+        if !pool.doorbell.is_at_work() {
+            return false;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        loop {
+            if since.elapsed().as_nanos() as u64 >= MAX_WAIT_NS {
+                pool.waiting.was_in_vain();
+                return false;
+            }
+            if !pool.doorbell.is_at_work() || pool.depots.iter().any(|it| it.is_ready(self.class)) {
+                return true;
+            }
+            cpu_relax();
+        }
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if let Some(since) = self.since {
+            let ns = since.elapsed().as_nanos() as u64;
+            self.pool.stats.note_wait(self.class, ns);
+        }
+    }
+}

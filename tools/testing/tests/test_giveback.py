@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What was shared for a load becomes private again, all of it, every time.
+
+CC_SWIOTLB_CYCLES= says how often the load comes and goes, 10 unless set.
+"""
+
+import os
+import re
+
+import pytest
+import vm
+
+PARAMETER = f"{vm.PARAMETERS}/idle_ms"
+DRAIN = "/sys/kernel/debug/cc_swiotlb/drain"
+EVENT = "/sys/kernel/tracing/events/cc_swiotlb/cc_swiotlb_giveback/enable"
+CYCLES = int(os.environ.get("CC_SWIOTLB_CYCLES", "10"))
+IDLE_MS = 600
+# Two idle times, and what a slow host adds.
+TIME_S = 2 * IDLE_MS / 1000 + 1.5
+
+# Slow disks, so that much is in flight.
+MACHINE = ("--mem", "1G", "--cpus", "2", "--nvme", "2", "--latency-ms", "40")
+
+LIBRARY = f"""
+{vm.wait_ready()}
+shared() {{ awk '$1 == "shared_bytes:" {{ print $2 }}' {vm.STATS}; }}
+now() {{ cut -d' ' -f1 /proc/uptime; }}
+
+# Two disks with eight readers of 1 MiB each, for a second.
+load() {{
+	fio --direct=1 --rw=read --bs=1M --size=16M --offset_increment=16M \\
+		--numjobs=8 --ioengine=psync --time_based --runtime=1 --thread \\
+		--name=a --filename=/dev/nvme0n1 \\
+		--name=b --filename=/dev/nvme1n1 >/tmp/fio 2>&1 || cat /tmp/fio
+}}
+
+# Waits until no more is shared than $1, for $2 tenths of a second at most.
+back() {{
+	start=$(now)
+	for n in $(seq "$2"); do
+		[ "$(shared)" -le "$1" ] && break
+		sleep 0.1
+	done
+	echo "back: $(shared) $start $(now)"
+}}
+
+# Nothing is in flight: every CPU returns what it holds.
+drain() {{ echo 1 >{DRAIN}; }}
+"""
+
+
+def _run(command: str, *options: str, timeout: int = 120) -> vm.Result:
+    return vm.run(f"{LIBRARY}\n{command}", *MACHINE, *options, timeout=timeout)
+
+
+@vm.once
+def _cycles() -> vm.Result:
+    return _run(
+        f"""
+echo 1 >{EVENT}
+echo '=== stats before'; cat {vm.STATS}
+# The first load brings in what stays: file systems, fio, its memory.
+load; sleep {TIME_S}
+before=$(shared); echo "before: $before"
+drain; echo '=== classes before'; cat {vm.CLASSES}
+echo '=== meminfo before'; grep -E 'DirectMap|MemFree' /proc/meminfo
+echo '=== cycles'
+for cycle in $(seq {CYCLES}); do
+	load; echo "peak: $(shared)"
+	back $((before + before / 10)) 100
+done
+sleep {TIME_S}
+echo '=== meminfo after'; grep -E 'DirectMap|MemFree' /proc/meminfo
+drain
+{vm.counters()}
+echo '=== events'; grep -c 'cc_swiotlb_giveback:' /sys/kernel/tracing/trace
+grep 'cc_swiotlb_giveback:' /sys/kernel/tracing/trace | tail -1
+""",
+        *("--append", f"cc_swiotlb.idle_ms={IDLE_MS}"),
+        timeout=120 + 8 * CYCLES,
+    )
+
+
+def _before() -> int:
+    return int(vm.lines(_cycles().stdout, "^before: ")[0].split()[1])
+
+
+def _meminfo(section: str) -> dict[str, int]:
+    found = re.findall(r"^(\w+): *(\d+) kB", _cycles().section(section), re.M)
+    assert found, f"nothing in {section}"
+    return {key: int(value) for key, value in found}
+
+
+def test_load_needs_more():
+    """The control: each load does make the shared memory grow."""
+    peaks = vm.lines(_cycles().section("cycles"), "^peak: ")
+    assert len(peaks) == CYCLES
+    assert all(int(line.split()[1]) > 1.3 * _before() for line in peaks), peaks
+
+
+def test_back_in_time():
+    """After each load, within twice the idle time, within 10 % of before."""
+    found = vm.lines(_cycles().section("cycles"), "^back: ")
+    assert len(found) == CYCLES
+    for line in found:
+        shared, start, end = (float(word) for word in line.split()[1:])
+        assert shared <= 1.1 * _before(), line
+        assert end - start <= TIME_S, line
+
+
+def test_nothing_leaks():
+    """Every slot is accounted for, and as many are in use as before."""
+    before, after = _cycles().classes("classes before"), _cycles().classes()
+    for name, row in after.items():
+        assert row["slots"] == row["depot"] + row["used"] + row["leaked"], name
+        assert row["leaked"] == 0, name
+        assert row["used"] == before[name]["used"], name
+    for key in ("leaked_bytes", "giveback_failures", "exhausted", "misuse"):
+        assert _cycles().count(key) == 0, key
+
+
+def test_memory_is_free_again():
+    """What was given back can be used for something else."""
+    lost = _meminfo("meminfo before")["MemFree"] - _meminfo("meminfo after")["MemFree"]
+    # Less than a chunk for each cycle, and than the smallest peak above the rest.
+    assert lost < max(8 << 10, CYCLES << 10), f"{lost} KiB are missing"
+
+
+def test_direct_map_stays():
+    """Converting there and back splits no entry of the direct map."""
+    before, after = _meminfo("meminfo before"), _meminfo("meminfo after")
+    assert before["DirectMap2M"] > 0
+    for key in ("DirectMap4k", "DirectMap2M"):
+        assert after[key] == before[key], key
+
+
+def test_event():
+    """There is an event for each chunk that was given back."""
+    section = _cycles().section("events")
+    events = int(section.split()[0])
+    before = _cycles().count("given_back", "stats before")
+    assert events > CYCLES
+    assert events == _cycles().count("given_back") - before
+    assert re.search(r"node=0 bytes=2097152 shared_bytes=\d+", section)
+
+
+def test_bounded_by_what_is_shared():
+    """What was converted is shared, or was given back."""
+    result = _cycles()
+    shared = result.count("conversions") - result.count("given_back")
+    assert shared == result.count("chunks")
+
+
+def test_memory_pressure():
+    """A shrinker gives back at once what would have stayed for an hour."""
+    result = _run(
+        """
+before=$(shared); echo "before: $before"
+load; sleep 3
+echo "grown: $(shared)"
+echo 2 >/proc/sys/vm/drop_caches
+back $((before + before / 10)) 50
+""",
+        *("--append", "cc_swiotlb.idle_ms=3600000"),
+    )
+    before = int(vm.lines(result.stdout, "^before: ")[0].split()[1])
+    grown = int(vm.lines(result.stdout, "^grown: ")[0].split()[1])
+    shared, start, end = map(
+        float, vm.lines(result.stdout, "^back: ")[0].split()[1:]
+    )
+    assert grown > 1.3 * before, "it came back by itself"
+    assert shared <= 1.1 * before, result.tail()
+    assert end - start < 4, result.tail()
+
+
+def test_dead_cpu():
+    """What a CPU held when it was taken down is in the depot."""
+    result = _run(
+        f"""
+echo 0 >{PARAMETER}
+cached() {{ awk 'NR > 1 {{ n += $5 }} END {{ print n }}' {vm.CLASSES}; }}
+sleep 1; drain; echo "drained: $(cached)"
+fio --name=a --filename=/dev/nvme0n1 --direct=1 --rw=randread --bs=4k --size=16M \\
+	--number_ios=500 --cpus_allowed=1 --ioengine=psync >/tmp/fio 2>&1 || cat /tmp/fio
+echo "held: $(cached)"
+echo 0 >/sys/devices/system/cpu/cpu1/online
+echo "dead: $(cached)"
+echo 1 >/sys/devices/system/cpu/cpu1/online
+load; drain
+{vm.counters()}
+""",
+    )
+    drained, held, dead = (
+        int(vm.lines(result.stdout, f"^{name}: ")[0].split()[1])
+        for name in ("drained", "held", "dead")
+    )
+    assert drained == 0
+    assert held > 0, "the CPU held nothing"
+    assert dead == 0, f"{dead} of {held} slots died with the CPU"
+    for name, row in result.classes().items():
+        assert row["slots"] == row["depot"] + row["used"] + row["leaked"], name
+
+
+def test_never():
+    """idle_ms=0: nothing is given back."""
+    result = _run(
+        f"load; grown=$(shared); sleep {TIME_S}; echo \"$grown $(shared)\"; {vm.counters()}",
+        *("--append", "cc_swiotlb.idle_ms=0"),
+    )
+    assert result.count("given_back") == 0
+    assert sum(row["retired"] for row in result.classes().values()) == 0
+
+
+@pytest.fixture(scope="module", name="settings")
+def _settings():
+    return vm.run(
+        f"""
+echo '=== default'; cat {PARAMETER}
+for value in 250 0 99 3600001 -1 1s '' 99999999999999999999; do
+	echo "$value" 2>/dev/null >{PARAMETER}
+	echo "=== after '$value'"; cat {PARAMETER}
+done
+{vm.log()}
+""",
+        *("--blk", "0", "--append", "cc_swiotlb.idle_ms=banana"),
+        timeout=90,
+    )
+
+
+def test_parameter(settings):
+    """The idle time can be set at run time, and what makes no sense is refused."""
+    assert settings.section("default").strip() == "10000"
+    assert settings.section("after '250'").strip() == "250"
+    for value in ("0", "99", "3600001", "-1", "1s", "", "99999999999999999999"):
+        assert settings.section(f"after '{value}'").strip() == "0", value
+    said = vm.lines(settings.section("log"), "cc_swiotlb: idle_ms=banana ")
+    assert len(said) == 1 and "10000" in said[0], said
