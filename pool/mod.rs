@@ -329,12 +329,15 @@ impl Pool {
         wanted: bool,
         copy: impl Fn(&Sides),
     ) -> bool {
-        let Some((slot, _)) = self.directory.get(addr).and_then(|span| span.slot_at(addr)) else {
+        let Some(span) = self.directory.get(addr) else {
             return false;
         };
         if !wanted {
             return true;
         }
+        let Some((slot, _)) = span.slot_at(addr) else {
+            return false;
+        };
         let Ok(mapping) = slot.slot.mapping() else {
             return self.misuse(dev, Misuse::WrongAddress, addr, size);
         };

@@ -91,6 +91,7 @@ def _data(cc_ns: float = 80.0, legacy_ns: float = 1000.0, beyond: int = 150) -> 
         "instructions": [
             {
                 "impl": impl,
+                "mode": "single",
                 "size": 64,
                 "in_flight": 1,
                 "dir": "TO_DEVICE",

@@ -32,8 +32,9 @@ def _list(numbers: tuple[int, ...]) -> str:
     return ",".join(map(str, numbers))
 
 
-def _run(built: Path, options: list[str], depths: tuple[int, ...]) -> dict:
-    parameters = f"modes=single slice_us=1000 sizes={_list(SIZES)}"
+def _run(built: Path, options: list[str], quick: bool) -> dict:
+    modes, depths = ("single", DEPTHS[:1]) if quick else ("*", DEPTHS)
+    parameters = f"modes={modes} slice_us=1000 sizes={_list(SIZES)}"
     parameters += f" depths={_list(depths)}"
     command = f"insmod /host/{built.name} {parameters} && echo '{MARK}' && "
     command += f"cat {module.RESULTS}"
@@ -58,7 +59,7 @@ def measure(built: Path, quick: bool, step) -> list[dict[str, object]]:
     times = {}
     for impl, options in VARIANTS.items():
         step(f"counting instructions: {impl}")
-        times[impl] = _run(built, options, DEPTHS[:1] if quick else DEPTHS)
+        times[impl] = _run(built, options, quick)
     records = []
     for impl, cases in times.items():
         for case, time in cases.items():
@@ -67,6 +68,7 @@ def measure(built: Path, quick: bool, step) -> list[dict[str, object]]:
             records.append(
                 {
                     "impl": impl,
+                    "mode": case.mode,
                     "size": case.size,
                     "in_flight": case.in_flight,
                     "dir": case.dir,

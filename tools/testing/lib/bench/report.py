@@ -186,7 +186,7 @@ def _scaling(rows: Rows) -> str:
 def _instructions(rows: Rows) -> str:
     figure, axes = pyplot.subplots(figsize=(8, 4.2))
     for impl in ("legacy-dynamic", "cc"):
-        chosen = _select(rows, impl=impl, dir="TO_DEVICE", in_flight=1)
+        chosen = _select(rows, impl=impl, mode="single", dir="TO_DEVICE", in_flight=1)
         sizes = [row["size"] for row in chosen]
         axes.plot(
             sizes,
