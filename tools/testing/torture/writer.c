@@ -4,9 +4,13 @@
  */
 
 #include <linux/dma-mapping.h>
+#include <linux/minmax.h>
 #include <linux/sched.h>
 
 #include "torture.h"
+
+/* What a small mapping has at most. */
+#define TT_SMALL_BYTES	SZ_16K
 
 /* What a mapping may have that is left to another thread, in bytes. */
 #define TT_PASS_BYTES	SZ_128K
@@ -18,10 +22,14 @@
 static void tt_one(struct tt_thread *t)
 {
 	unsigned int device = tt_below(&t->rnd, TT_DEVICES);
-	u32 size = tt_size(&t->rnd, tt_max_size[device]);
-	struct tt_map *m = tt_map_new(&t->rnd, device, size,
-				      tt_direction(&t->rnd));
+	u32 max = tt_max_size[device], size;
+	struct tt_map *m;
 
+	/* Large ones take their time: half of all are small. */
+	if (tt_one_in(&t->rnd, 2))
+		max = min(max, TT_SMALL_BYTES);
+	size = tt_size(&t->rnd, max);
+	m = tt_map_new(&t->rnd, device, size, tt_direction(&t->rnd));
 	if (!m)
 		return;
 	if (!tt_map(m, &t->rnd, tt_some_context(&t->rnd))) {
