@@ -130,8 +130,9 @@ class TestDebug:
     def test_passed(self, debug_torture_module):
         """No byte is wrong, the sums are right, the kernel has no complaint."""
         result = _run_debug(debug_torture_module)
+        said = vm.lines(result.console, "DMA-API: ")
+        assert said and "debugging enabled" in said[-1], said
         _require_passed(result)
-        assert "DMA-API: debugging enabled" in result.console, "another kernel"
 
     def test_all_kinds(self, debug_torture_module):
         """The module has done all that it can do."""

@@ -86,6 +86,19 @@ conversions()
 	converted=$((converted + injected))
 }
 
+# There is more than is wanted: what idles shall become private again.
+conversions_back()
+{
+	want_more
+	sleep 1
+	want_as_before
+	fail_function 1 cc_swiotlb_unshare
+	while_it_fails $functions
+	no_more_failures
+	add unshare $injected
+	converted=$((converted + injected))
+}
+
 # allocations KIND FOLDER: kccd's allocations fail, half of them.
 allocations()
 {
@@ -158,7 +171,7 @@ next_fault()
 	7)
 		[ $losses_left -gt 0 ] || return
 		losses_left=$((losses_left - 1))
-		conversions unshare 1 cc_swiotlb_unshare
+		conversions_back
 		;;
 	8) idle ;;
 	esac

@@ -5,13 +5,11 @@
  */
 
 #include <linux/jiffies.h>
-#include <linux/minmax.h>
 #include <linux/sched.h>
 #include <linux/vmalloc.h>
 
 #include "torture.h"
 
-#define TT_BOXES	64
 #define TT_HELD_BYTES	SZ_64K
 
 /* A box has one mapping at most; it belongs to whoever takes it out. */
@@ -45,15 +43,12 @@ void tt_boxes_empty(struct rnd_state *rnd)
 
 static struct tt_map *tt_hold_new(struct tt_thread *t)
 {
-	unsigned int device = tt_below(&t->rnd, TT_DEVICES);
-	u32 max = min(TT_HELD_BYTES, tt_max_size[device]);
-	struct tt_map *m = tt_map_new(&t->rnd, device, tt_size(&t->rnd, max),
-				      tt_direction(&t->rnd));
+	struct tt_map *m = tt_map_any(&t->rnd, TT_HELD_BYTES);
 
 	if (!m)
 		return NULL;
 	if (!tt_map(m, &t->rnd, tt_some_context(&t->rnd))) {
-		tt_map_free(m);
+		tt_map_drop(m);
 		return NULL;
 	}
 	m->due = jiffies + HZ / 2 + tt_below(&t->rnd, tt_hold * HZ);

@@ -68,14 +68,14 @@ static void tt_attrs(struct tt_map *m, struct rnd_state *rnd)
 /**
  * tt_map_new() - a mapping that is not made yet, with an original buffer
  * @rnd: random numbers
- * @device: number of the device
+ * @dev: test device
  * @size: bytes
  * @dir: direction
  *
  * Context: may sleep.
  * Return: the mapping, or %NULL if there is no memory, which is counted.
  */
-struct tt_map *tt_map_new(struct rnd_state *rnd, unsigned int device, u32 size,
+struct tt_map *tt_map_new(struct rnd_state *rnd, struct device *dev, u32 size,
 			  enum dma_data_direction dir)
 {
 	gfp_t gfp = GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY;
@@ -91,7 +91,7 @@ struct tt_map *tt_map_new(struct rnd_state *rnd, unsigned int device, u32 size,
 	}
 
 	shift = tt_offset(rnd) - offset_in_page(buffer + TT_GUARD);
-	m->dev = tt_devices[device];
+	m->dev = dev;
 	m->buffer = buffer;
 	m->cpu = buffer + TT_GUARD + shift % PAGE_SIZE;
 	m->size = size;
@@ -101,10 +101,43 @@ struct tt_map *tt_map_new(struct rnd_state *rnd, unsigned int device, u32 size,
 	return m;
 }
 
+/* Frees a mapping that is not made, or undone; its device stays. */
 void tt_map_free(struct tt_map *m)
 {
 	kfree(m->buffer);
 	kfree(m);
+}
+
+/**
+ * tt_map_any() - as tt_map_new(), of any kind, with a device of its own
+ * @rnd: random numbers
+ * @max: largest size in bytes
+ *
+ * Context: may sleep.
+ * Return: the mapping, which tt_map_drop() frees, or %NULL.
+ */
+struct tt_map *tt_map_any(struct rnd_state *rnd, u32 max)
+{
+	unsigned int kind = tt_below(rnd, TT_KINDS);
+	struct device *dev = tt_device_get(kind);
+	struct tt_map *m;
+
+	if (!dev) {
+		tt_count(TT_NO_MEMORY);
+		return NULL;
+	}
+	m = tt_map_new(rnd, dev, tt_size(rnd, min(max, tt_max_size[kind])),
+		       tt_direction(rnd));
+	if (!m)
+		tt_device_put(dev);
+	return m;
+}
+
+/* Frees a mapping and its device. */
+void tt_map_drop(struct tt_map *m)
+{
+	tt_device_put(m->dev);
+	tt_map_free(m);
 }
 
 /* Fills the original buffer and its guards. Context: any. */
@@ -319,5 +352,5 @@ void tt_play(struct tt_map *m, struct rnd_state *rnd)
 void tt_finish(struct tt_map *m, struct rnd_state *rnd)
 {
 	tt_unmap(m, rnd, tt_some_context(rnd));
-	tt_map_free(m);
+	tt_map_drop(m);
 }

@@ -5,13 +5,13 @@
  */
 
 #include <linux/dma-mapping.h>
-#include <linux/minmax.h>
 #include <linux/scatterlist.h>
 #include <linux/smp.h>
 
 #include "torture.h"
 
 #define TT_ENTRIES	12
+/* Any kind of device takes that. */
 #define TT_ENTRY_BYTES	SZ_64K
 
 struct tt_entries {
@@ -21,15 +21,14 @@ struct tt_entries {
 };
 
 static bool tt_entries_init(struct tt_entries *list, struct tt_thread *t,
-			    unsigned int device, enum dma_data_direction dir)
+			    struct device *dev, enum dma_data_direction dir)
 {
 	unsigned int wanted = 2 + tt_below(&t->rnd, TT_ENTRIES - 1);
-	u32 max = min(TT_ENTRY_BYTES, tt_max_size[device]);
 
 	sg_init_table(list->sgl, wanted);
 	for (list->n = 0; list->n < wanted; list->n++) {
-		struct tt_map *m = tt_map_new(&t->rnd, device,
-					      tt_size(&t->rnd, max), dir);
+		u32 size = tt_size(&t->rnd, TT_ENTRY_BYTES);
+		struct tt_map *m = tt_map_new(&t->rnd, dev, size, dir);
 
 		if (!m)
 			return false;
@@ -135,13 +134,16 @@ static void tt_entries_use(struct tt_entries *list, struct tt_thread *t,
  */
 void tt_list(struct tt_thread *t)
 {
-	unsigned int device = tt_below(&t->rnd, TT_DEVICES);
+	struct device *dev = tt_device_get(tt_below(&t->rnd, TT_KINDS));
 	enum dma_data_direction dir = tt_direction(&t->rnd);
 	struct tt_entries list;
 
+	if (!dev)
+		return;
 	tt_count(TT_LISTS);
-	if (tt_entries_init(&list, t, device, dir))
-		tt_entries_use(&list, t, tt_devices[device], dir);
+	if (tt_entries_init(&list, t, dev, dir))
+		tt_entries_use(&list, t, dev, dir);
 	while (list.n--)
 		tt_map_free(list.maps[list.n]);
+	tt_device_put(dev);
 }

@@ -51,12 +51,12 @@ void tt_storm_free(struct tt_thread *t)
 
 static bool tt_storm_map(struct tt_thread *t, struct tt_map *m, u32 limit)
 {
-	unsigned int device = tt_below(&t->rnd, TT_DEVICES);
-	u32 size = 1 + tt_below(&t->rnd, min(limit, tt_max_size[device]));
+	unsigned int kind = tt_below(&t->rnd, TT_KINDS);
+	u32 size = 1 + tt_below(&t->rnd, min(limit, tt_max_size[kind]));
 	u32 at = TT_GUARD + tt_below(&t->rnd, TT_AREA - 2 * TT_GUARD - size);
 
 	*m = (struct tt_map) {
-		.dev = tt_devices[device],
+		.dev = tt_device_shared(kind),
 		.cpu = t->area + at,
 		.size = size,
 		.dir = DMA_TO_DEVICE,

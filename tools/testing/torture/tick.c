@@ -27,7 +27,9 @@ static void tt_tick_map(struct tt_tick *tick)
 	struct tt_map *m = &tick->m;
 	dma_addr_t dma;
 
-	m->dev = tt_devices[tt_below(&tick->rnd, TT_DEVICES)];
+	m->dev = tt_device_get(tt_below(&tick->rnd, TT_KINDS));
+	if (!m->dev)
+		return;
 	m->size = 1 + tt_below(&tick->rnd, TT_TICK_BYTES);
 	m->dir = tt_direction(&tick->rnd);
 	m->map_cpu = raw_smp_processor_id();
@@ -36,6 +38,7 @@ static void tt_tick_map(struct tt_tick *tick)
 	dma = dma_map_single_attrs(m->dev, m->cpu, m->size, m->dir, m->attrs);
 	if (dma_mapping_error(m->dev, dma)) {
 		tt_count(TT_REFUSED);
+		tt_device_put(m->dev);
 		return;
 	}
 	tt_map_made(m, dma);
@@ -53,6 +56,7 @@ static void tt_tick_unmap(struct tt_tick *tick)
 	dma_unmap_single_attrs(m->dev, m->dma, m->size, m->dir, 0);
 	tt_map_undone(m);
 	tt_check_original(m, "unmapped in a timer");
+	tt_device_put(m->dev);
 	tick->mapped = false;
 }
 

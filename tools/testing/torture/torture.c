@@ -16,7 +16,6 @@
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/module.h>
-#include <linux/platform_device.h>
 #include <linux/random.h>
 #include <linux/sched.h>
 #include <linux/seq_buf.h>
@@ -107,12 +106,9 @@ static const char * const tt_context_names[] = {
 
 DEFINE_PER_CPU(unsigned long [TT_COUNTS], tt_counts);
 
-struct device *tt_devices[TT_DEVICES];
-u32 tt_max_size[TT_DEVICES];
 u64 tt_storm_bytes;
 enum tt_fault tt_fault;
 
-static struct platform_device *tt_pdevs[TT_DEVICES];
 static struct task_struct *tt_main_task;
 static unsigned long tt_started;
 static atomic_t tt_errors;
@@ -261,51 +257,14 @@ static int tt_main(void *unused)
 	return 0;
 }
 
-/* Devices as drivers have them: plain, with sectors, NVMe, small segments. */
-static int tt_device_add(unsigned int i)
-{
-	static const unsigned int masks[TT_DEVICES] = { 0, 511, 4095, 0 };
-	struct platform_device *pdev;
-	int ret;
-
-	pdev = platform_device_register_simple("cc_swiotlb_torture", i, NULL,
-					       0);
-	if (IS_ERR(pdev))
-		return PTR_ERR(pdev);
-	tt_pdevs[i] = pdev;
-	tt_devices[i] = &pdev->dev;
-
-	ret = dma_set_mask_and_coherent(&pdev->dev, DMA_BIT_MASK(TT_DMA_BITS));
-	if (ret)
-		return ret;
-	dma_set_min_align_mask(&pdev->dev, masks[i]);
-	dma_set_max_seg_size(&pdev->dev, UINT_MAX);
-	tt_max_size[i] = min(dma_max_mapping_size(&pdev->dev), TT_SIZE_LIMIT);
-	if (i == TT_DEVICES - 1) {
-		dma_set_seg_boundary(&pdev->dev, SZ_64K - 1);
-		tt_max_size[i] = SZ_64K;
-	}
-	return 0;
-}
-
-static void tt_devices_remove(void)
-{
-	unsigned int i;
-
-	for (i = 0; i < TT_DEVICES; i++)
-		platform_device_unregister(tt_pdevs[i]);
-}
-
 static int tt_start(void)
 {
-	unsigned int i;
 	int ret;
 
-	for (i = 0; i < TT_DEVICES; i++) {
-		ret = tt_device_add(i);
-		if (ret)
-			return ret;
-	}
+	/* One for each mapping there can be, if all were of one kind. */
+	ret = tt_devices_init(holders * tt_max_held + TT_BOXES + 4 * writers);
+	if (ret)
+		return ret;
 
 	pr_info("seed=%u writers=%u seconds=%u fault=%s\n", seed, writers,
 		seconds, fault);
@@ -346,7 +305,7 @@ static int __init tt_init(void)
 		return ret;
 	ret = tt_start();
 	if (ret) {
-		tt_devices_remove();
+		tt_devices_exit();
 		tt_pattern_exit();
 	}
 	return ret;
@@ -356,7 +315,7 @@ module_init(tt_init);
 static void __exit tt_exit(void)
 {
 	kthread_stop(tt_main_task);
-	tt_devices_remove();
+	tt_devices_exit();
 	tt_pattern_exit();
 }
 module_exit(tt_exit);

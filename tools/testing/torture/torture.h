@@ -35,7 +35,11 @@
 /* The position of zeroes: behind all that the others can reach. */
 #define TT_ZEROES	(TT_POSITIONS + TT_AREA + TT_GUARD)
 
-#define TT_DEVICES	4
+/* Kinds of devices. */
+#define TT_KINDS	4
+
+/* Places where threads leave mappings for others. */
+#define TT_BOXES	64
 
 /* What the devices can address. */
 #define TT_DMA_BITS	48
@@ -204,8 +208,6 @@ extern unsigned int tt_max_held;
 extern unsigned int tt_tick_ms;
 extern u64 tt_storm_bytes;
 extern enum tt_fault tt_fault;
-extern struct device *tt_devices[TT_DEVICES];
-extern u32 tt_max_size[TT_DEVICES];
 
 DECLARE_PER_CPU(unsigned long [TT_COUNTS], tt_counts);
 
@@ -230,6 +232,15 @@ static inline bool tt_one_in(struct rnd_state *rnd, u32 n)
 	return !tt_below(rnd, n);
 }
 
+/* device.c */
+extern u32 tt_max_size[TT_KINDS];
+
+struct device *tt_device_get(unsigned int kind);
+void tt_device_put(struct device *dev);
+struct device *tt_device_shared(unsigned int kind);
+int tt_devices_init(unsigned int each);
+void tt_devices_exit(void);
+
 /* model.c */
 int tt_pattern_init(void);
 void tt_pattern_exit(void);
@@ -250,9 +261,11 @@ bool tt_check_shared(struct tt_map *m, const char *when);
 /* mapping.c */
 u32 tt_size(struct rnd_state *rnd, u32 max);
 enum dma_data_direction tt_direction(struct rnd_state *rnd);
-struct tt_map *tt_map_new(struct rnd_state *rnd, unsigned int device, u32 size,
+struct tt_map *tt_map_new(struct rnd_state *rnd, struct device *dev, u32 size,
 			  enum dma_data_direction dir);
+struct tt_map *tt_map_any(struct rnd_state *rnd, u32 max);
 void tt_map_free(struct tt_map *m);
+void tt_map_drop(struct tt_map *m);
 void tt_map_fill(struct tt_map *m, struct rnd_state *rnd);
 void tt_map_made(struct tt_map *m, dma_addr_t dma);
 void tt_map_undone(struct tt_map *m);

@@ -4,7 +4,6 @@
  */
 
 #include <linux/dma-mapping.h>
-#include <linux/minmax.h>
 #include <linux/sched.h>
 
 #include "torture.h"
@@ -21,19 +20,14 @@
 /* One mapping, or that of another thread in its place. */
 static void tt_one(struct tt_thread *t)
 {
-	unsigned int device = tt_below(&t->rnd, TT_DEVICES);
-	u32 max = tt_max_size[device], size;
-	struct tt_map *m;
-
 	/* Large ones take their time: half of all are small. */
-	if (tt_one_in(&t->rnd, 2))
-		max = min(max, TT_SMALL_BYTES);
-	size = tt_size(&t->rnd, max);
-	m = tt_map_new(&t->rnd, device, size, tt_direction(&t->rnd));
+	u32 max = tt_one_in(&t->rnd, 2) ? TT_SMALL_BYTES : TT_SIZE_LIMIT;
+	struct tt_map *m = tt_map_any(&t->rnd, max);
+
 	if (!m)
 		return;
 	if (!tt_map(m, &t->rnd, tt_some_context(&t->rnd))) {
-		tt_map_free(m);
+		tt_map_drop(m);
 		/* Whoever makes slots has to get to run. */
 		schedule_timeout_interruptible(1);
 		return;
@@ -41,8 +35,8 @@ static void tt_one(struct tt_thread *t)
 
 	tt_play(m, &t->rnd);
 	if (tt_fault == TT_FAULT_SCRIBBLE)
-		m->shared[size / 2] ^= 0xff;
-	if (size <= TT_PASS_BYTES && tt_one_in(&t->rnd, 2)) {
+		m->shared[m->size / 2] ^= 0xff;
+	if (m->size <= TT_PASS_BYTES && tt_one_in(&t->rnd, 2)) {
 		m = tt_pass_on(t, m);
 		if (!m)
 			return;
@@ -54,9 +48,8 @@ static void tt_one(struct tt_thread *t)
 /* What is larger than any mapping may be has to be refused. */
 static void tt_oversize(struct tt_thread *t)
 {
-	unsigned int device = tt_below(&t->rnd, TT_DEVICES);
+	struct device *dev = tt_device_shared(tt_below(&t->rnd, TT_KINDS));
 	u32 size = TT_SIZE_LIMIT + 1 + tt_below(&t->rnd, SZ_256K);
-	struct device *dev = tt_devices[device];
 	dma_addr_t dma;
 
 	dma = dma_map_single_attrs(dev, t->area, size, DMA_TO_DEVICE,
