@@ -30,11 +30,11 @@ static char *dirs = "*";
 module_param(dirs, charp, 0444);
 MODULE_PARM_DESC(dirs, "directions whose names match");
 
+static int nr_sizes = 12;
 static unsigned int sizes[16] = {
 	256, 512, SZ_1K, SZ_2K, SZ_4K, SZ_8K, SZ_16K, SZ_32K, SZ_64K, SZ_128K,
 	SZ_256K, SZ_512K,
 };
-static int nr_sizes = 12;
 module_param_array(sizes, uint, &nr_sizes, 0444);
 MODULE_PARM_DESC(sizes, "sizes of buffers in bytes");
 

@@ -176,11 +176,11 @@ def kdir(debug: bool = False) -> Path:
     return Path(done.stdout.strip())
 
 
-def build_module(debug: bool, output: Path) -> Path:
-    """The DMA API test module for one of the kernels, made in `output`."""
+def build_module(name: str, debug: bool, output: Path) -> Path:
+    """A test module, `name` being its folder, for one of the kernels."""
     output.mkdir(parents=True, exist_ok=True)
     folder = kdir(debug)
-    words = ["make", "-C", str(folder), f"M={TESTING / 'dma_test'}", f"MO={output}"]
+    words = ["make", "-C", str(folder), f"M={TESTING / name}", f"MO={output}"]
     environment = {**os.environ, "PATH": f"/usr/sbin:/sbin:{os.environ['PATH']}"}
     done = subprocess.run(
         [*words, *make_arguments(), "W=1", "modules"],
@@ -192,4 +192,4 @@ def build_module(debug: bool, output: Path) -> Path:
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-4000:]
     assert "warning:" not in said.lower(), said[-4000:]
-    return output / "cc_swiotlb_dma_test.ko"
+    return output / f"cc_swiotlb_{name}.ko"

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Torture: everything at once, for a while, and the sums afterwards.
+
+What is checked is seen to fail as well: by the module, and by the script that
+runs it in the guest.
+"""
+
+import re
+
+import pytest
+import vm
+
+FOLDER = str(vm.TESTING / "torture")
+SCRIPT = "sh /host/torture/run"
+STATS = "/sys/module/cc_swiotlb_torture/parameters/stats"
+VARIANTS = {
+    "coco-cc": ("--guest", "coco", "--swiotlb", "cc"),
+    "coco-legacy": ("--guest", "coco", "--swiotlb", "legacy"),
+    "plain-cc": ("--guest", "plain", "--swiotlb", "cc"),
+    "plain-legacy": ("--guest", "plain", "--swiotlb", "legacy"),
+    "zero": ("--append", "cc_swiotlb.from_device=zero"),
+}
+# The legacy pool, which serves in need, shows the device what was in the buffer.
+PARAMETERS = {"zero": "zero=1 storm=4"}
+
+# What the module imitates, and what it has to say of it.
+FAULTS = {
+    "unbounced": "is not bounced",
+    "align": "does not keep min_align_mask",
+    "page": "is not page aligned",
+    "boundary": "crosses the boundary",
+    "dma_mask": "is beyond the DMA mask",
+    "need_sync": "is said to need no sync",
+    "overlap": "overlaps another mapping",
+    "copy_in": "mapped.*: shared: byte",
+    "copy_back": "unmapped.*: original: byte",
+    "to_device": "unmapped.*: original: byte 0 ",
+    "skip": "unmapped: original: byte 0 ",
+    "overrun": "unmapped.*: guard after the original",
+    "underrun": "unmapped.*: guard before the original",
+    "sync_cpu": "synced for the CPU: original: byte",
+    "sync_device": "synced for the device: shared: byte",
+    "length_cpu": "synced for the CPU: (original: byte|guard after)",
+    "length_device": "synced for the device: shared: byte",
+    "scribble": "before the unmap: shared: byte",
+    "held": "held: shared: byte",
+    "storm": "before the unmap: shared: byte 0 ",
+    "list": "list unmapped: original: byte 0 ",
+    "irqs_off": "unmapped: original: byte",
+    "softirq": "unmapped: original: byte",
+    "hardirq": "unmapped: original: byte",
+    "remote": "unmapped: original: byte",
+    "tick": "unmapped in a timer: original: byte",
+    "refused": "refused: original: byte 0 ",
+    "oversize": "[0-9]+ bytes were mapped",
+    "lost": "[0-9]+ mappings were made, [0-9]+ undone",
+}
+
+# What the module does without noticing, and what the script has to say of it.
+SCRIPT_FAULTS = {
+    "leak": "FAILED: in use: ",
+    "twice": "FAILED: misuse: ",
+    "blind": "FAILED: exhausted: ",
+    "copy_back": "FAILED: the module found an error",
+}
+
+# What is injected while it runs.
+INJECTED = ("share", "lose", "block", "page", "slab", "idle", "cap")
+
+
+def _counts(text: str) -> dict[str, int]:
+    """The counters that the module has shown."""
+    return {
+        name: int(value) for name, value in re.findall(r"^(\w+) (\d+)$", text, re.M)
+    }
+
+
+def _require_passed(result: vm.Result) -> None:
+    assert "\ntorture: passed" in result.stdout, result.tail()
+    assert result.status == 0, result.tail()
+
+
+def _require_all_kinds(result: vm.Result) -> None:
+    """Nothing that the module can do has been left out."""
+    counts = _counts(result.stdout)
+    never = [name for name, count in counts.items() if not count]
+    assert len(counts) > 15, result.tail()
+    assert not set(never) - {"no_memory", "refused"}, never
+
+
+@vm.once
+def _run(variant: str, module) -> vm.Result:
+    parameters = "hold=5 cycle=5000 " + PARAMETERS.get(variant, "")
+    return vm.run(
+        f"{vm.wait_ready()}; {SCRIPT} -cm /host/{module.name} 12 {parameters}",
+        *("--cpus", "4", "--add", FOLDER, "--add", str(module)),
+        *VARIANTS[variant],
+        timeout=120,
+        status=None,
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_short(variant, torture_module):
+    """Some seconds of it, with CPUs that come and go."""
+    result = _run(variant, torture_module)
+    _require_passed(result)
+    _require_all_kinds(result)
+
+
+@vm.once
+def _run_debug(module) -> vm.Result:
+    return vm.run(
+        f"""
+{vm.wait_ready()}
+{SCRIPT} -cfm /host/{module.name} 120 hold=60 tick=10
+echo "torture: $?"
+grep -h . /sys/kernel/debug/dma-api/disabled
+{vm.counters()}
+""",
+        *("--debug", "--cpus", "4", "--add", FOLDER, "--add", str(module)),
+        timeout=300,
+        status=None,
+    )
+
+
+class TestDebug:
+    """Two minutes in the debug kernel, with faults injected."""
+
+    def test_passed(self, debug_torture_module):
+        """No byte is wrong, the sums are right, the kernel has no complaint."""
+        result = _run_debug(debug_torture_module)
+        said = vm.lines(result.console, "DMA-API: ")
+        assert said and "debugging enabled" in said[-1], said
+        _require_passed(result)
+
+    def test_all_kinds(self, debug_torture_module):
+        """The module has done all that it can do."""
+        result = _run_debug(debug_torture_module)
+        _require_all_kinds(result)
+        counts = _counts(result.stdout)
+        print(f"{counts['ops']} operations, {counts['refused']} mappings refused")
+        assert counts["ops"] > 50000
+        assert counts["refused"] > 0
+
+    def test_all_faults(self, debug_torture_module):
+        """Each kind of fault was injected."""
+        result = _run_debug(debug_torture_module)
+        said = vm.lines(result.stdout, "^torture: injected:")
+        assert said, result.tail()
+        for name in INJECTED:
+            assert re.search(rf" {name}=[1-9]", said[0]), said[0]
+
+    def test_hotplug(self, debug_torture_module):
+        """CPUs went away and came back."""
+        result = _run_debug(debug_torture_module)
+        said = re.search(r"CPUs offline: (\d+) times", result.stdout)
+        assert said and int(said.group(1)) > 10, result.tail()
+
+
+@vm.once
+def _faults(module) -> dict[str, str]:
+    """What the kernel log says of each fault: one guest for all."""
+    commands = [
+        f"""
+echo 'fault {fault}' >/dev/kmsg
+insmod /host/{module.name} fault={fault} seconds=4 cycle=1000 hold=1 storm=24
+while grep -q running {STATS}; do sleep 0.05; done
+rmmod cc_swiotlb_torture
+"""
+        for fault in ["none", *FAULTS]
+    ]
+    result = vm.run(
+        # So little memory that mappings are refused.
+        f"{vm.wait_ready()}; echo 2M >{vm.PARAMETERS}/max;"
+        + "".join(commands)
+        + vm.log(),
+        *("--nvme", "0", "--blk", "0", "--add", str(module)),
+        *("--append", vm.LOG_SPACE),
+        timeout=300,
+    )
+    parts = re.split(r"^.* fault (\w+)$", result.section("log"), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_found(fault, torture_module):
+    """The module finds the fault, says what it is, and ends."""
+    said = _faults(torture_module)[fault]
+    error = vm.lines(said, "cc_swiotlb_torture: ERROR: ")
+    assert len(error) == 1, said[-2000:]
+    assert re.search(FAULTS[fault], error[0]), error[0]
+    assert "cc_swiotlb_torture: End of test: FAILURE" in said
+
+
+def test_nothing_found(torture_module):
+    """Without a fault it finds none."""
+    said = _faults(torture_module)["none"]
+    assert "cc_swiotlb_torture: End of test: SUCCESS" in said, said[-2000:]
+    assert not vm.lines(said, "ERROR")
+
+
+@vm.once
+def _script_faults(module) -> vm.Result:
+    commands = "".join(
+        f"echo '=== {fault}'; {SCRIPT} /host/{module.name} 3 fault={fault} tick=0\n"
+        'echo "status: $?"\n'
+        for fault in SCRIPT_FAULTS
+    )
+    return vm.run(
+        f"{vm.wait_ready()}\n{commands}",
+        *("--add", FOLDER, "--add", str(module)),
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("fault", SCRIPT_FAULTS)
+def test_script_finds(fault, torture_module):
+    """The script finds what the module cannot."""
+    said = _script_faults(torture_module).section(fault)
+    assert SCRIPT_FAULTS[fault] in said, said
+    assert "status: 1" in said, said
+
+
+def test_script_finds_a_loss(debug_torture_module):
+    """A chunk that is lost, and that nobody has injected."""
+    functions = "/sys/kernel/debug/fail_function"
+    result = vm.run(
+        f"""
+{vm.wait_ready()}
+echo 0 >{functions}/verbose
+echo cc_swiotlb_share >{functions}/inject
+echo cc_swiotlb_unshare >{functions}/inject
+echo 2 >{functions}/times
+( sleep 1; echo 100 >{functions}/probability; echo 512K:64 >{vm.PARAMETERS}/watermark ) &
+{SCRIPT} /host/{debug_torture_module.name} 5
+""",
+        *("--debug", "--add", FOLDER, "--add", str(debug_torture_module)),
+        timeout=120,
+        status=1,
+    )
+    assert "FAILED: leaked: 2097152 bytes" in result.stdout, result.tail()

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh
+#
+# Injection of faults for the script run, by the kernel's own framework: conversions fail,
+# memory is short, kccd does not get to run, the cap is reached. One after the
+# other, as the framework has one set of numbers for all functions.
+
+functions=/sys/kernel/debug/fail_function
+parameters=/sys/module/cc_swiotlb/parameters
+# Chunks that may be lost in a run: what is lost counts against the cap.
+losses_left=8
+turn=0
+injected_names='share lose unshare block page slab idle cap'
+for name in $injected_names; do
+	eval "injected_$name=0"
+done
+
+add()
+{
+	eval "injected_$1=\$((injected_$1 + $2))"
+}
+
+say_faults()
+{
+	text=''
+	for name in $injected_names; do
+		eval "text=\"$text $name=\$injected_$name\""
+	done
+	say "injected:$text"
+}
+
+# Wants two chunks more than there are now, so that kccd has to convert.
+want_more()
+{
+	kept_watermark=$(cat $parameters/watermark)
+	echo "512K:$(($(largest_slots) + 8))" >$parameters/watermark
+}
+
+want_as_before()
+{
+	echo "$kept_watermark" >$parameters/watermark
+}
+
+# fail_function COUNT NAME...: the next COUNT calls of these functions fail.
+fail_function()
+{
+	budget=$1
+	shift
+	echo 0 >$functions/probability
+	echo 0 >$functions/verbose
+	for name in "$@"; do
+		echo "$name" >$functions/inject
+	done
+	echo "$budget" >$functions/times
+	echo 100 >$functions/probability
+}
+
+# Sets "injected" to the number of calls that failed.
+no_more_failures()
+{
+	echo 0 >$functions/probability
+	echo >$functions/inject
+	injected=$((budget - $(cat $functions/times)))
+}
+
+# Waits until all that was to fail has failed, three seconds at most.
+while_it_fails()
+{
+	for _ in $(seq 15); do
+		[ "$(cat "$1/times")" -gt 0 ] || break
+		sleep 0.2
+	done
+}
+
+# conversions KIND COUNT NAME...
+conversions()
+{
+	kind=$1
+	shift
+	fail_function "$@"
+	want_more
+	while_it_fails $functions
+	no_more_failures
+	want_as_before
+	add "$kind" $injected
+	converted=$((converted + injected))
+}
+
+# There is more than is wanted: what idles shall become private again.
+conversions_back()
+{
+	want_more
+	sleep 1
+	want_as_before
+	fail_function 1 cc_swiotlb_unshare
+	while_it_fails $functions
+	no_more_failures
+	add unshare $injected
+	converted=$((converted + injected))
+}
+
+# allocations KIND FOLDER: kccd's allocations fail, half of them.
+allocations()
+{
+	budget=20
+	echo 0 >"$2/probability"
+	echo 0 >"$2/verbose"
+	echo N >"$2/ignore-gfp-wait"
+	echo Y >"$2/task-filter"
+	echo "$budget" >"$2/times"
+	echo 1 >"/proc/$kccd/make-it-fail"
+	echo 50 >"$2/probability"
+	want_more
+	while_it_fails "$2"
+	echo 0 >"$2/probability"
+	echo 0 >"/proc/$kccd/make-it-fail"
+	add "$1" $((budget - $(cat "$2/times")))
+	want_as_before
+}
+
+# No memory for seconds.
+starve()
+{
+	fail_function 1000000 cc_swiotlb_alloc_block
+	want_more
+	sleep 2
+	no_more_failures
+	want_as_before
+	add block $injected
+}
+
+# kccd gets what others leave, on one CPU.
+idle()
+{
+	renice -n 19 -p "$kccd" >/dev/null
+	taskset -p 1 "$kccd" >/dev/null
+	want_more
+	sleep 2
+	want_as_before
+	taskset -p ffffffff "$kccd" >/dev/null
+	renice -n "$kccd_nice" -p "$kccd" >/dev/null
+	add idle 1
+}
+
+cap()
+{
+	kept_max=$(cat $parameters/max)
+	echo 2M >$parameters/max
+	want_more
+	sleep 2
+	want_as_before
+	echo "$kept_max" >$parameters/max
+	add cap 1
+}
+
+# The next fault of the round.
+next_fault()
+{
+	turn=$((turn % 8 + 1))
+	case $turn in
+	1) conversions share 3 cc_swiotlb_share ;;
+	2) starve ;;
+	3)
+		[ $losses_left -gt 0 ] || return
+		losses_left=$((losses_left - 1))
+		conversions lose 2 cc_swiotlb_share cc_swiotlb_unshare
+		;;
+	4) allocations page /sys/kernel/debug/fail_page_alloc ;;
+	5) cap ;;
+	6) allocations slab /sys/kernel/debug/failslab ;;
+	7)
+		[ $losses_left -gt 0 ] || return
+		losses_left=$((losses_left - 1))
+		conversions_back
+		;;
+	8) idle ;;
+	esac
+	sleep 0.5
+}
+
+kccd=$(pidof kccd)
+kccd_nice=$(cut -d ' ' -f 19 "/proc/$kccd/stat")
