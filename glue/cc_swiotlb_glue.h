@@ -9,7 +9,6 @@
 #include <linux/gfp_types.h>
 #include <linux/kthread.h>
 #include <linux/sched.h>
-#include <linux/smp.h>
 #include <linux/types.h>
 
 /* Called by Rust, defined in C. */
@@ -22,6 +21,7 @@ unsigned int cc_swiotlb_nr_nodes(void);
 bool cc_swiotlb_node_has_cpus(unsigned int node);
 void cc_swiotlb_key_off(void);
 bool cc_swiotlb_may_wait(void);
+int cc_swiotlb_run_on(unsigned int cpu, int (*function)(void *call), void *call);
 int cc_swiotlb_register(void);
 
 /* Called by C, defined in Rust. */

@@ -21,7 +21,10 @@ struct Call<'a, T> {
 /// Calls `function` on `cpu`, with interrupts disabled, and waits until it is done. Returns whether
 /// it did: not if the CPU is not online.
 ///
-/// May sleep. Interrupts must be enabled.
+/// In the CPU's stopper thread, which comes before all others, so that it takes no longer when the
+/// CPU is busy. Not in an interrupt: what takes ordinary spinlocks does not belong there.
+///
+/// May sleep.
 pub(crate) fn run_on<T: Sync>(
     cpu: u32,
     data: &T,
@@ -30,11 +33,10 @@ pub(crate) fn run_on<T: Sync>(
     let call = Call { data, function };
     // SAFETY: `called::<T>` takes a pointer to a `Call<T>`, which is there until it is done.
     let ret = unsafe {
-        bindings::smp_call_function_single(
-            cpu as c_int,
+        bindings::cc_swiotlb_run_on(
+            cpu,
             Some(called::<T>),
             core::ptr::from_ref(&call).cast_mut().cast(),
-            true,
         )
     };
     ret == 0
@@ -45,12 +47,12 @@ pub(crate) fn run_on<T: Sync>(
 /// # Safety
 ///
 /// `call` must be a `&Call<T>`.
-unsafe extern "C" fn called<T: Sync>(call: *mut c_void) {
+unsafe extern "C" fn called<T: Sync>(call: *mut c_void) -> c_int {
     // SAFETY: By the safety requirement; `T` may be used on any CPU.
     let call: &Call<'_, T> = unsafe { &*call.cast_const().cast() };
-    // They are disabled already, and this says so.
     let irq = local_interrupt_disable();
     (call.function)(call.data, &irq);
+    0
 }
 
 /// A CPU that is dead.

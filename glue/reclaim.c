@@ -8,6 +8,7 @@
 #include <linux/preempt.h>
 #include <linux/sched.h>
 #include <linux/shrinker.h>
+#include <linux/stop_machine.h>
 
 #include "cc_swiotlb_glue.h"
 
@@ -24,6 +25,20 @@
 bool cc_swiotlb_may_wait(void)
 {
 	return preemptible() && !(current->flags & PF_MEMALLOC);
+}
+
+/**
+ * cc_swiotlb_run_on() - Call a function on another CPU.
+ * @cpu: Number of the CPU.
+ * @function: What to call, with preemption disabled. It returns 0.
+ * @call: What is passed to it.
+ *
+ * Context: may sleep.
+ * Return: 0 when it has returned, -ENOENT if the CPU is not online.
+ */
+int cc_swiotlb_run_on(unsigned int cpu, int (*function)(void *call), void *call)
+{
+	return stop_one_cpu(cpu, function, call);
 }
 
 static unsigned long count(struct shrinker *shrinker, struct shrink_control *sc)

@@ -76,17 +76,20 @@ impl Keeper {
         let idle_ms = params::idle_ms();
         let window_ms = policy::window_ms(idle_ms);
         let now = cause != Cause::Idle;
-        let turns = self.turns_due(idle_ms, window_ms);
-        let active = (turns > 0 || now) && pool.drain_cpus();
-        for _ in 0..turns {
+        let window_is_over = self.turned.elapsed().as_millis() >= i64::from(window_ms);
+        let active = (window_is_over || now) && pool.drain_cpus();
+        if window_is_over {
+            // One, however long it was: when in it the peak was nobody knows.
             pool.turn_windows(self.turns);
             self.turns = self.turns.wrapping_add(1);
+            self.turned = Instant::now();
         }
 
         let retired = match cause {
             Cause::Growth => pool.retire_one(true),
             Cause::Pressure => {
-                while !pool.doorbell.is_rung() && pool.give_back_one(true) {}
+                while !pool.doorbell.is_rung() && (pool.give_back_one(true) || pool.compact_one()) {
+                }
                 false
             }
             Cause::Idle => false,
@@ -110,28 +113,19 @@ impl Keeper {
         Outcome { retired, again_ms }
     }
 
-    /// How many windows are over.
-    fn turns_due(&mut self, idle_ms: u32, window_ms: u32) -> usize {
-        let elapsed = self.turned.elapsed().as_millis();
-        let turns = elapsed.checked_div(i64::from(window_ms)).unwrap_or(0);
-        if idle_ms == 0 || turns <= 0 {
-            return 0;
-        }
-        self.turned = Instant::now();
-        // More make no difference.
-        usize::try_from(turns).map_or(policy::WINDOWS, |turns| turns.min(policy::WINDOWS))
-    }
-
     /// Gives back what idles; returns how long to pause, [`None`] if there is nothing.
     fn give_back_idle(&mut self, pool: &Pool, cause: Cause, idle_ms: u32) -> Option<u32> {
         let window_ms = policy::window_ms(idle_ms);
         let surplus = pool.surplus(false);
-        if surplus == 0 && !pool.has_spare_chunk() {
-            self.until = None;
-            return None;
-        }
+        let is_due = surplus > 0 || pool.has_spare_chunk();
         if cause != Cause::Idle {
-            return Some(window_ms);
+            return is_due.then_some(window_ms);
+        }
+        if !is_due {
+            self.until = None;
+            return pool
+                .compact_one()
+                .then(|| policy::shortest_pause_ms(window_ms));
         }
         let total = Delta::from_millis(i64::from(policy::giveback_ms(idle_ms)));
         let until = *self.until.get_or_insert_with(|| Instant::now() + total);
@@ -143,6 +137,7 @@ impl Keeper {
             }
             if !pool.give_back_one(false) {
                 // What is too much is in use here and there.
+                self.until = None;
                 return Some(window_ms);
             }
         }
@@ -232,6 +227,12 @@ impl Pool {
         let retired = self.retire_one(now);
         let unshared = self.unshare();
         retired || unshared
+    }
+
+    /// Moves together what is scattered, until that makes a chunk spare, which is made private.
+    /// Returns whether it was.
+    fn compact_one(&self) -> bool {
+        (0..self.nodes()).any(|node| self.compact(node)) && self.unshare()
     }
 
     fn retire_one(&self, now: bool) -> bool {

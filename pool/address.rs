@@ -48,6 +48,12 @@ impl Phys {
         (self.0 >> SPAN_SHIFT) as usize
     }
 
+    /// Whether the address lies in the chunk that starts at `chunk`.
+    #[inline]
+    pub(crate) const fn is_in_chunk(self, chunk: Self) -> bool {
+        self.0 >> CHUNK_SHIFT == chunk.0 >> CHUNK_SHIFT
+    }
+
     /// Whether a chunk can start here.
     #[inline]
     pub(crate) const fn is_chunk_aligned(self) -> bool {

@@ -7,6 +7,9 @@
 //! fetched from their shelves; what CPUs hold they put there themselves. If one is missing all go
 //! back, and nothing has happened.
 //!
+//! What is spare may be scattered then, a span here and a span there. So spans that nobody uses are
+//! moved together, until what is spare is less than a chunk or mappings stand in the way.
+//!
 //! # Ordering
 //!
 //! Whoever used a slot last has copied its bytes before it came into a magazine (`Slot::free()`), and
@@ -15,11 +18,13 @@
 //! unmapped it before; it finds nothing in the directory, or the span itself, which is never freed.
 
 use super::{
+    address::Phys,
     class::{
         SizeClass,
         CHUNK_BYTES,
         CLASSES,
-        SPANS_PER_CHUNK, //
+        SPANS_PER_CHUNK,
+        SPAN_BYTES, //
     },
     span::Span,
     stock::{
@@ -124,6 +129,65 @@ impl Pool {
             self.stats.retire_failures.add(1);
             return false;
         }
+        self.set_aside(&mut stock, span, node);
+        true
+    }
+
+    /// Empties the chunk that is the easiest to empty, of those that no mapping uses, by moving its
+    /// spans to spare memory of others. Without this, what is spare would be scattered in the end.
+    ///
+    /// Returns whether it could. May sleep. To be called by kccd only.
+    pub(crate) fn compact(&self, node: usize) -> bool {
+        let Some(depot) = self.depot(node) else {
+            return false;
+        };
+        let mut stock = self.stock.lock();
+        let Some(from) = self.sparse(&stock, node) else {
+            return false;
+        };
+        let spans = (0..SPANS_PER_CHUNK).map(|index| from.add(index * SPAN_BYTES));
+        for span in spans.filter_map(|base| self.directory.get(base)) {
+            // There: so many more than here that it does not become spare as a whole.
+            let place = (0..stock.spare.len())
+                .filter_map(|place| stock.spare.get(place).map(|it| (place, it)))
+                .filter(|(_, it)| it.node == node && !it.base.is_in_chunk(from))
+                .max_by_key(|(_, it)| self.chunk_users(it.base))
+                .map(|(place, _)| place);
+            let Some(Ok(spare)) = place.map(|place| stock.spare.remove(place)) else {
+                return false;
+            };
+            // First the new one, so that the class does not run dry meanwhile. It has one too many
+            // if the old one turns out to be in use.
+            if self
+                .cut(&mut stock, depot, span.class(), spare.base)
+                .is_err()
+            {
+                let _ = stock.spare.push_within_capacity(spare);
+                return false;
+            }
+            if !self.withdraw(span, node) {
+                self.stats.retire_failures.add(1);
+                return false;
+            }
+            self.set_aside(&mut stock, span, node);
+        }
+        self.stats.compactions.add(1);
+        true
+    }
+
+    /// Start of the chunk of `node` that is the easiest to empty into what is spare elsewhere.
+    fn sparse(&self, stock: &Stock, node: usize) -> Option<Phys> {
+        // With the spare spans that it has itself, a chunk's worth is what that takes.
+        let spare = stock.spare.iter().filter(|it| it.node == node);
+        if spare.count() < SPANS_PER_CHUNK {
+            return None;
+        }
+        let (cost, chunk) = self.cheapest(stock, node, &[u32::MAX; CLASSES])?;
+        (cost.stuck == 0).then(|| chunk.shared.base())
+    }
+
+    /// Takes a span out of service, all slots of which are in hand.
+    fn set_aside(&self, stock: &mut Stock, span: &'static Span, node: usize) {
         let class = span.class();
         let base = span.base();
         self.directory.remove(base);
@@ -142,7 +206,6 @@ impl Pool {
         let _ = stock.spare.push_within_capacity(SpareSpan { base, node });
         self.stats.stock(stock.chunks.len(), stock.spare.len());
         self.stats.retired(class).add(1);
-        true
     }
 
     /// Fetches all slots of `span`. Returns whether that was all of them; if not, they are back.
@@ -179,6 +242,18 @@ impl Pool {
         node: usize,
         surplus: &[u32; CLASSES],
     ) -> Option<&'static Span> {
+        let (cost, chunk) = self.cheapest(stock, node, surplus)?;
+        self.directory.get(chunk.spans().nth(cost.first)?)
+    }
+
+    /// The chunk of `node` that is the easiest to empty, where each class can do without as many
+    /// spans as `surplus` says.
+    fn cheapest<'a>(
+        &self,
+        stock: &'a Stock,
+        node: usize,
+        surplus: &[u32; CLASSES],
+    ) -> Option<(Cost, &'a Chunk)> {
         let mut best: Option<(Cost, &Chunk)> = None;
         let ours = stock.chunks.iter().rev().filter(|it| it.node == node);
         for (looked, chunk) in ours.enumerate() {
@@ -193,8 +268,7 @@ impl Pool {
                 best = Some((cost, chunk));
             }
         }
-        let (cost, chunk) = best?;
-        self.directory.get(chunk.spans().nth(cost.first)?)
+        best
     }
 
     fn uses(&self, chunk: &Chunk, surplus: &[u32; CLASSES]) -> [Use; SPANS_PER_CHUNK] {
@@ -229,9 +303,7 @@ impl Pool {
             return false;
         };
         let base = chunk.shared.base();
-        stock
-            .spare
-            .retain(|spare| !spare.base.since(base).is_some_and(|at| at < CHUNK_BYTES));
+        stock.spare.retain(|spare| !spare.base.is_in_chunk(base));
         // SAFETY: No span of the chunk is in the directory, and it was in stock: so all of it was
         // spare, and by the type invariant of `SpareSpan` there is no slot in it. Who has none does
         // not access it.
@@ -260,10 +332,7 @@ impl Pool {
 #[kunit_tests(cc_swiotlb_retire)]
 mod tests {
     use super::*;
-    use crate::pool::{
-        address::Phys,
-        slot::Mapping, //
-    };
+    use crate::pool::slot::Mapping;
 
     #[test]
     fn the_chunk_that_is_easiest_to_empty() -> Result {
@@ -347,6 +416,34 @@ mod tests {
         assert!(pool.owns(slot.base));
         pool.put(slot, class);
         assert!(pool.retire(0, &surplus) && pool.unshare());
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_scattered_is_moved_together() -> Result {
+        let pool = crate::glue::leak(KBox::pin_init(Pool::new(), GFP_KERNEL)?);
+        let depot = pool.depot(0).ok_or(ENOENT)?;
+        let small = SizeClass::for_bytes(4096).ok_or(ERANGE)?;
+        let large = SizeClass::for_bytes(65536).ok_or(ERANGE)?;
+        // Two chunks of which every other span goes.
+        for class in [small, large, small, large, small, large, small, large] {
+            pool.grow(class, 0).map_err(|_| ENOMEM)?;
+        }
+        assert!(!pool.compact(0));
+        let mut surplus = [0; CLASSES];
+        surplus[small.index()] = 4;
+        for _ in 0..4 {
+            assert!(pool.retire(0, &surplus));
+        }
+        assert!(!pool.unshare());
+        let slots = depot.slots(large);
+        assert!(pool.compact(0) && pool.unshare());
+        assert_eq!((depot.slots(large), depot.free(large)), (slots, slots));
+        assert!(!pool.compact(0) && !pool.unshare());
+        for _ in 0..4 {
+            assert!(pool.retire(0, &[4; CLASSES]));
+        }
+        assert!(pool.unshare());
         Ok(())
     }
 }

@@ -89,6 +89,8 @@ pub(crate) struct Stats {
     pub(super) given_back: Counter,
     /// Chunks that could not be made private again.
     pub(super) giveback_failures: Counter,
+    /// Chunks that were emptied into what was spare elsewhere.
+    pub(super) compactions: Counter,
     /// Spans that could not be retired: a slot was in use.
     pub(super) retire_failures: Counter,
     /// Bytes that nobody will use again.
@@ -120,6 +122,7 @@ impl Stats {
             allocation_failures: Counter::new(),
             given_back: Counter::new(),
             giveback_failures: Counter::new(),
+            compactions: Counter::new(),
             retire_failures: Counter::new(),
             leaked_bytes: Counter::new(),
             refused: Counter::new(),
@@ -231,6 +234,7 @@ impl Pool {
                 given_back.saturating_mul(CHUNK_BYTES as u64),
             ),
             ("giveback_failures", stats.giveback_failures.get()),
+            ("compactions", stats.compactions.get()),
             ("retire_failures", stats.retire_failures.get()),
             ("waits", waits(|class| &class.waits)),
             ("waited_ns", waits(|class| &class.waited_ns)),

@@ -171,7 +171,7 @@ impl Pool {
     }
 
     /// Cuts the span at `base` into slots of `class`.
-    fn cut(
+    pub(super) fn cut(
         &self,
         stock: &mut Stock,
         depot: &Depot,

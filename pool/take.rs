@@ -14,6 +14,8 @@ use crate::glue::{
     irq::IrqsOff,
     memory, //
 };
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+use kernel::prelude::*;
 use kernel::{
     cpu::CpuId,
     interrupt::LocalInterruptDisabled,
@@ -250,6 +252,8 @@ struct Wait<'a> {
     pool: &'a Pool,
     class: SizeClass,
     since: Option<Instant<Monotonic>>,
+    /// The time was over, and the last look was taken.
+    over: bool,
 }
 
 impl<'a> Wait<'a> {
@@ -258,6 +262,7 @@ impl<'a> Wait<'a> {
             pool,
             class,
             since: None,
+            over: false,
         }
     }
 
@@ -277,11 +282,19 @@ impl<'a> Wait<'a> {
         }
         let since = *self.since.get_or_insert_with(Instant::now);
         loop {
+            let ready = pool.depots.iter().any(|depot| depot.is_ready(self.class));
             if since.elapsed().as_nanos() as u64 >= MAX_WAIT_NS {
-                pool.waiting.was_in_vain();
-                return false;
+                if self.over {
+                    if !ready {
+                        pool.waiting.was_in_vain();
+                    }
+                    return false;
+                }
+                // Somebody else may have had the CPU for all that time: look once more.
+                self.over = true;
+                return true;
             }
-            if !pool.doorbell.is_at_work() || pool.depots.iter().any(|it| it.is_ready(self.class)) {
+            if ready || !pool.doorbell.is_at_work() {
                 return true;
             }
             cpu_relax();
@@ -295,5 +308,52 @@ impl Drop for Wait<'_> {
             let ns = since.elapsed().as_nanos() as u64;
             self.pool.stats.note_wait(self.class, ns);
         }
+    }
+}
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+#[kunit_tests(cc_swiotlb_take)]
+mod tests {
+    use super::*;
+    use crate::pool::gauge::Levels;
+
+    #[test]
+    fn a_wait_in_vain_is_the_last_until_there_is_something() {
+        let waiting = Waiting::new();
+        assert!(waiting.is_of_use());
+        waiting.was_in_vain();
+        assert!(!waiting.is_of_use());
+        waiting.note_progress();
+        assert!(waiting.is_of_use());
+    }
+
+    #[test]
+    fn others_help_with_what_they_can_do_without() -> Result {
+        let pool = crate::glue::leak(KBox::pin_init(Pool::new(), GFP_KERNEL)?);
+        // Of the large one a magazine holds one slot.
+        let (small, large) = (SizeClass::new(7), SizeClass::new(8));
+        let (small, large) = (small.ok_or(ERANGE)?, large.ok_or(ERANGE)?);
+        pool.grow(large, 0).map_err(|_| ENOMEM)?;
+        let depot = pool.depot(0).ok_or(ENOENT)?;
+        let slots = depot.slots(large);
+        let mut levels = Levels {
+            low: slots,
+            high: u32::MAX,
+            reserve: 0,
+        };
+        depot.set_levels(large, levels);
+        assert!(pool.take_without_harm(small).is_none());
+        levels.low = slots - 1;
+        depot.set_levels(large, levels);
+        let (slot, class) = pool.take_without_harm(small).ok_or(ENOENT)?;
+        assert!(class == large && pool.take_without_harm(small).is_none());
+        // Nobody makes any more: all that is left, and nothing after that.
+        for _ in 1..slots {
+            assert!(pool.take(small).is_some_and(|(_, class)| class == large));
+        }
+        assert!(pool.take(small).is_none());
+        pool.put(slot, class);
+        assert!(pool.take(small).is_some());
+        Ok(())
     }
 }

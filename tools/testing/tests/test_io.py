@@ -112,3 +112,31 @@ grep -l 'err= 0' /tmp/fio* | wc -l
     assert "\n20\n" in result.stdout, result.tail()
     assert result.count("exhausted") == 0
     assert not vm.lines(result.console, "buffer is full|I/O error")
+
+
+def test_burst_from_idle():
+    """160 readers of 1 MiB at once, on 20 slow disks: kccd is outrun, nothing fails."""
+    jobs = " ".join(f"--name=n{n} --filename=/dev/nvme{n}n1" for n in range(20))
+    result = vm.run(
+        f"""
+{vm.wait_ready()}
+fio --thread --direct=1 --ioengine=psync --rw=read --bs=1M --numjobs=8 --size=64M \\
+	--offset_increment=64M --time_based --runtime=4 --group_reporting {jobs} \\
+	>/tmp/fio 2>&1
+echo "fio: $?"
+grep 'err=' /tmp/fio
+{vm.counters()}
+""",
+        *("--nvme", "20", "--blk", "0", "--latency-ms", "100"),
+        *("--cpus", "4", "--mem", "4G"),
+        timeout=240,
+    )
+    assert "fio: 0" in result.stdout, result.tail()
+    assert "err= 0" in result.stdout, result.tail()
+    assert result.count("exhausted") == 0, result.tail()
+    assert result.count("legacy") == 0, result.tail()
+    assert not vm.lines(result.console, "buffer is full|I/O error")
+    # The control: it needed several times what was ready.
+    assert result.count("shared_peak_bytes") > 60 << 20
+    # Had it not waited for kccd, it would have gone on to larger classes.
+    assert result.classes()["512K"]["waits"] + result.classes()["4K"]["waits"] > 0

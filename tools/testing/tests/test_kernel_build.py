@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The kernel with cc_swiotlb builds without a word from its checkers."""
 
+import os
 import re
 import subprocess
 
@@ -12,6 +13,35 @@ import vm
 def test_build(debug):
     """Both kernels; a warning in a file of ours is an error to ccvm."""
     assert (vm.kdir(debug) / "arch/x86/boot/bzImage").is_file()
+
+
+def test_without_kunit(tmp_path):
+    """Nothing is there for the KUnit tests alone: most kernels are built without."""
+    folder = vm.kdir()
+    saved = folder / "kernel/dma/cc_swiotlb/.cc_swiotlb.o.cmd"
+    command = saved.read_text(encoding="utf-8").splitlines()[0]
+    command = command.partition(" := ")[2].partition(" ;")[0]
+    settings = "./include/generated/rustc_cfg"
+    assert f"@{settings}" in command
+    kept = [
+        line
+        for line in (folder / settings).read_text(encoding="utf-8").splitlines()
+        if "CONFIG_CC_SWIOTLB_KUNIT_TEST" not in line
+    ]
+    (tmp_path / "cfg").write_text("\n".join(kept), encoding="utf-8")
+    command = command.replace(f"@{settings}", f"@{tmp_path}/cfg")
+    command = re.sub(r"--emit=\S+|--out-dir \S+", "", command)
+    done = subprocess.run(
+        f"{command} --emit=metadata --out-dir {tmp_path}",
+        shell=True,
+        cwd=folder,
+        env={**os.environ, "RUSTC_BOOTSTRAP": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and "warning" not in done.stderr, done.stderr[-4000:]
+    assert list(tmp_path.glob("*.rmeta")), "nothing was compiled"
 
 
 def test_clippy():
