@@ -102,13 +102,18 @@ def _times(rows: Rows, depth: int) -> str:
     return _svg(figure)
 
 
+def _positive(value: float) -> float:
+    """What a logarithmic axis can show; noise may be larger than what is left."""
+    return value if value > 1 else float("nan")
+
+
 def _beyond(rows: Rows) -> str:
     figure, panels = pyplot.subplots(1, 2, figsize=(13, 4.6))
     for impl in ("legacy-dynamic", "legacy-static", "cc"):
         of = {"impl": impl, "mode": "single", "dir": "TO_DEVICE", "in_flight": 64}
         chosen = _select(rows, **of)
         sizes = [row["size"] for row in chosen]
-        beyond = [max(1.0, row["ns_per_pair"] - row["floor_ns"]) for row in chosen]
+        beyond = [_positive(row["ns_per_pair"] - row["floor_ns"]) for row in chosen]
         panels[0].plot(
             sizes, beyond, "o-", ms=4, color=COLOURS[impl], label=NAMES[impl]
         )
@@ -161,7 +166,7 @@ def _patterns(rows: Rows) -> str:
 
 
 def _scaling(rows: Rows) -> str:
-    figure, axes = pyplot.subplots(figsize=(8, 4.2))
+    figure, axes = pyplot.subplots(figsize=(13, 4.6))
     drawn = False
     for impl in ("cc", "legacy-dynamic"):
         ratios = targets.scaling(rows, impl)
@@ -184,7 +189,7 @@ def _scaling(rows: Rows) -> str:
 
 
 def _instructions(rows: Rows) -> str:
-    figure, axes = pyplot.subplots(figsize=(8, 4.2))
+    figure, axes = pyplot.subplots(figsize=(13, 4.6))
     for impl in ("legacy-dynamic", "cc"):
         chosen = _select(rows, impl=impl, mode="single", dir="TO_DEVICE", in_flight=1)
         sizes = [row["size"] for row in chosen]
