@@ -64,6 +64,9 @@ SCRIPT_FAULTS = {
     "copy_back": "FAILED: the module found an error",
 }
 
+# On a busy host a CPU's delay loop may never be calibrated.
+CPUS = ("--cpus", "4", "--append", "lpj=20000000")
+
 # What is injected while it runs.
 INJECTED = ("share", "lose", "block", "page", "slab", "idle", "cap")
 
@@ -93,8 +96,7 @@ def _run(variant: str, module) -> vm.Result:
     parameters = "hold=5 cycle=5000 " + PARAMETERS.get(variant, "")
     return vm.run(
         f"{vm.wait_ready()}; {SCRIPT} -cm /host/{module.name} 12 {parameters}",
-        *("--cpus", "4", "--add", FOLDER, "--add", str(module)),
-        *VARIANTS[variant],
+        *(*CPUS, "--add", FOLDER, "--add", str(module), *VARIANTS[variant]),
         timeout=120,
         status=None,
     )
@@ -118,7 +120,7 @@ echo "torture: $?"
 grep -h . /sys/kernel/debug/dma-api/disabled
 {vm.counters()}
 """,
-        *("--debug", "--cpus", "4", "--add", FOLDER, "--add", str(module)),
+        *("--debug", *CPUS, "--add", FOLDER, "--add", str(module)),
         timeout=300,
         status=None,
     )
@@ -134,12 +136,13 @@ class TestDebug:
         assert said and "debugging enabled" in said[-1], said
         _require_passed(result)
 
-    def test_all_kinds(self, debug_torture_module):
+    def test_all_kinds(self, debug_torture_module, capsys):
         """The module has done all that it can do."""
         result = _run_debug(debug_torture_module)
         _require_all_kinds(result)
         counts = _counts(result.stdout)
-        print(f"{counts['ops']} operations, {counts['refused']} mappings refused")
+        with capsys.disabled():
+            print(f"\n{counts['ops']} operations, {counts['refused']} refused")
         assert counts["ops"] > 50000
         assert counts["refused"] > 0
 
@@ -148,7 +151,9 @@ class TestDebug:
         result = _run_debug(debug_torture_module)
         said = vm.lines(result.stdout, "^torture: injected:")
         assert said, result.tail()
-        for name in INJECTED:
+        # Memory becomes private again only where it is given back.
+        back = ("unshare",) if "given_back" in result.stats() else ()
+        for name in INJECTED + back:
             assert re.search(rf" {name}=[1-9]", said[0]), said[0]
 
     def test_hotplug(self, debug_torture_module):
