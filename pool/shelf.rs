@@ -146,9 +146,7 @@ impl Shelf {
                 continue;
             }
             // The last one takes its place, to be looked at next.
-            let Some(mut rest) = self.full.pop() else {
-                return None;
-            };
+            let mut rest = self.full.pop()?;
             if let Some(place) = self.full.get_mut(at) {
                 mem::swap(place, &mut rest);
             }
