@@ -146,7 +146,7 @@ impl Pool {
         };
         let spans = (0..SPANS_PER_CHUNK).map(|index| from.add(index * SPAN_BYTES));
         for span in spans.filter_map(|base| self.directory.get(base)) {
-            // There: so many more than here that it does not become spare as a whole.
+            // The fullest of the other chunks, which is the last that will be emptied.
             let place = (0..stock.spare.len())
                 .filter_map(|place| stock.spare.get(place).map(|it| (place, it)))
                 .filter(|(_, it)| it.node == node && !it.base.is_in_chunk(from))
@@ -164,6 +164,8 @@ impl Pool {
                 let _ = stock.spare.push_within_capacity(spare);
                 return false;
             }
+            self.stats.refill(span.class()).add(1);
+            self.stats.stock(stock.chunks.len(), stock.spare.len());
             if !self.withdraw(span, node) {
                 self.stats.retire_failures.add(1);
                 return false;
