@@ -183,6 +183,11 @@ impl Pool {
         if spare.count() < SPANS_PER_CHUNK {
             return None;
         }
+        // One that is spare already, and could not be made private yet, will do.
+        let mut chunks = stock.chunks.iter();
+        if chunks.any(|chunk| self.chunk_users(chunk.shared.base()) == 0) {
+            return None;
+        }
         let (cost, chunk) = self.cheapest(stock, node, &[u32::MAX; CLASSES])?;
         (cost.stuck == 0).then(|| chunk.shared.base())
     }
@@ -290,10 +295,11 @@ impl Pool {
 
     /// Makes the youngest chunk private again that is spare as a whole.
     ///
-    /// Returns whether there was one. May sleep, and takes long. To be called by kccd only.
+    /// Returns whether there was one, and whether it is not too early after a failure. May sleep, and
+    /// takes long. To be called by kccd only.
     pub(crate) fn unshare(&self) -> bool {
         let mut stock = self.stock.lock();
-        if stock.spare.len() < SPANS_PER_CHUNK {
+        if stock.spare.len() < SPANS_PER_CHUNK || stock.failures.too_early() {
             return false;
         }
         let place = stock
@@ -309,6 +315,7 @@ impl Pool {
         // spare, and by the type invariant of `SpareSpan` there is no slot in it. Who has none does
         // not access it.
         let result = unsafe { chunk.shared.unshare() };
+        stock.failures.note(result.is_ok());
         match result {
             Ok(()) => self.stats.given_back.add(1),
             Err(error) => {
