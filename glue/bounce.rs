@@ -64,8 +64,8 @@ impl Sides {
     #[inline]
     pub(crate) fn copy_to_shared(&self) {
         // SAFETY:
-        // - Both ranges are memory that the kernel maps: the shared one belongs to a slot, whose
-        //   chunk stays in the direct map; the private one is a buffer that its driver must keep
+        // - Both ranges are memory that the kernel maps: the shared one belongs to a slot in use,
+        //   whose chunk stays shared and in the direct map for so long; the private one is a buffer that its driver must keep
         //   until it unmaps it, and 64-bit kernels map all of memory.
         // - They do not overlap: the slot's pages were allocated for the slot alone.
         // - No reference to either exists on our side; that the driver or the host may write

@@ -147,7 +147,7 @@ impl Pool {
         };
         let spans = (0..SPANS_PER_CHUNK).map(|index| from.add(index * SPAN_BYTES));
         for span in spans.filter_map(|base| self.directory.get(base)) {
-            // There: so many more than here that it does not become spare as a whole.
+            // The fullest of the other chunks, which is the last that will be emptied.
             let place = (0..stock.spare.len())
                 .filter_map(|place| stock.spare.get(place).map(|it| (place, it)))
                 .filter(|(_, it)| it.node == node && !it.base.is_in_chunk(from))
@@ -165,6 +165,8 @@ impl Pool {
                 let _ = stock.spare.push_within_capacity(spare);
                 return false;
             }
+            self.stats.refill(span.class()).add(1);
+            self.stats.stock(stock.chunks.len(), stock.spare.len());
             if !self.withdraw(span, node) {
                 self.stats.retire_failures.add(1);
                 return false;
@@ -180,6 +182,11 @@ impl Pool {
         // With the spare spans that it has itself, a chunk's worth is what that takes.
         let spare = stock.spare.iter().filter(|it| it.node == node);
         if spare.count() < SPANS_PER_CHUNK {
+            return None;
+        }
+        // One that is spare already, and could not be made private yet, will do.
+        let mut chunks = stock.chunks.iter();
+        if chunks.any(|chunk| self.chunk_users(chunk.shared.base()) == 0) {
             return None;
         }
         let (cost, chunk) = self.cheapest(stock, node, &[u32::MAX; CLASSES])?;
@@ -289,10 +296,11 @@ impl Pool {
 
     /// Makes the youngest chunk private again that is spare as a whole.
     ///
-    /// Returns whether there was one. May sleep, and takes long. To be called by kccd only.
+    /// Returns whether there was one, and whether it is not too early after a failure. May sleep, and
+    /// takes long. To be called by kccd only.
     pub(crate) fn unshare(&self) -> bool {
         let mut stock = self.stock.lock();
-        if stock.spare.len() < SPANS_PER_CHUNK {
+        if stock.spare.len() < SPANS_PER_CHUNK || stock.failures.too_early() {
             return false;
         }
         let place = stock
@@ -308,6 +316,7 @@ impl Pool {
         // spare, and by the type invariant of `SpareSpan` there is no slot in it. Who has none does
         // not access it.
         let result = unsafe { chunk.shared.unshare() };
+        stock.failures.note(result.is_ok());
         match result {
             Ok(()) => self.stats.given_back.add(1),
             Err(error) => {

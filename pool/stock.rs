@@ -22,12 +22,17 @@ use crate::{
         PrivateChunk,
         SharedChunk, //
     },
+    kccd::policy,
     params,
     trace, //
 };
 use kernel::{
     alloc::AllocError,
-    prelude::*, //
+    prelude::*,
+    time::{
+        Instant,
+        Monotonic, //
+    },
 };
 
 /// Shared memory, and what of it has no class.
@@ -37,6 +42,29 @@ pub(crate) struct Stock {
     /// There is room for all spans of all chunks.
     pub(super) spare: KVec<SpareSpan>,
     pub(super) idle: [IdleSpans; CLASSES],
+    pub(super) failures: Failures,
+}
+
+/// Failures to make a chunk private, in a row.
+pub(super) struct Failures {
+    count: u32,
+    last: Option<Instant<Monotonic>>,
+}
+
+impl Failures {
+    /// Whether it is too early to try again. Each failure loses a chunk, and a host that refuses one
+    /// will refuse the next.
+    pub(super) fn too_early(&self) -> bool {
+        self.last.is_some_and(|last| {
+            last.elapsed().as_millis() < i64::from(policy::pause_ms(self.count))
+        })
+    }
+
+    /// Notes how it went.
+    pub(super) fn note(&mut self, success: bool) {
+        self.count = if success { 0 } else { self.count + 1 };
+        self.last = (!success).then(Instant::now);
+    }
 }
 
 /// A chunk, and the node whose depot its slots belong to.
@@ -125,6 +153,10 @@ impl Stock {
                     made: 0,
                 }
             }; CLASSES],
+            failures: Failures {
+                count: 0,
+                last: None,
+            },
         }
     }
 
@@ -267,5 +299,29 @@ impl Pool {
     /// The depot of a node.
     pub(crate) fn depot(&self, node: usize) -> Option<&Depot> {
         self.depots.get(node).map(|depot| &**depot)
+    }
+}
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+#[kunit_tests(cc_swiotlb_stock)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_failure_it_takes_longer_and_longer() {
+        let mut failures = Stock::new().failures;
+        assert!(!failures.too_early());
+        for _ in 0..10 {
+            failures.note(false);
+        }
+        // Ten in a row: seconds.
+        assert!(failures.too_early());
+        failures.note(true);
+        assert!(!failures.too_early());
+        failures.note(false);
+        failures.last = failures
+            .last
+            .map(|last| last + kernel::time::Delta::from_millis(-20));
+        assert!(!failures.too_early());
     }
 }

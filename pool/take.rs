@@ -102,7 +102,8 @@ impl Pool {
         }
         let found = found.or_else(|| self.take_any(class));
         // Whatever was found, somebody should look after the class that was asked for, and after
-        // the one that had to help.
+        // the one that had to help. Only now, with interrupts enabled as they were: otherwise the
+        // thread that is woken has to wait for the next tick.
         let helper = found.map_or(class, |(_, helper)| helper);
         if self.is_low(class) || self.is_low(helper) {
             self.doorbell.ring();
@@ -110,10 +111,7 @@ impl Pool {
         found
     }
 
-    /// A slot of `class`, or one of a larger class that this one has too many of.
-    ///
-    /// Interrupts are enabled again when it returns: a thread that is woken with interrupts disabled
-    /// has to wait for the next tick.
+    /// A slot of `class`, or one of a larger class that has too many.
     fn take_without_harm(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
         let irq = IrqsOff::new();
         let home = self.home();
