@@ -53,7 +53,8 @@ __rust_helper dma_addr_t rust_helper_cc_swiotlb_last_dma_addr(phys_addr_t last)
 __rust_helper bool
 rust_helper_cc_swiotlb_reaches_all(struct device *dev, dma_addr_t last)
 {
-	return *dev->dma_mask >= last && !dev->bus_dma_limit &&
+	return !IS_ENABLED(CONFIG_ARCH_HAS_PHYS_TO_DMA) &&
+		*dev->dma_mask >= last && !dev->bus_dma_limit &&
 		!dev->dma_range_map;
 }
 

@@ -24,8 +24,12 @@ pub(crate) struct IrqsOff {
 
 impl IrqsOff {
     /// Disables interrupts. Any context.
+    ///
+    /// # Safety
+    ///
+    /// What disables interrupts after this, be it of this type or a lock, must be dropped before it.
     #[inline]
-    pub(crate) fn new() -> Self {
+    pub(crate) unsafe fn new() -> Self {
         // SAFETY: May be called at any time.
         let flags = unsafe { bindings::cc_swiotlb_irq_save() };
         // INVARIANT: Just returned, and not `Send`.
@@ -38,7 +42,8 @@ impl IrqsOff {
     /// What shows others that interrupts are disabled.
     #[inline]
     pub(crate) fn token(&self) -> &LocalInterruptDisabled {
-        // SAFETY: They are for as long as `self` lives, and with it the reference.
+        // SAFETY: By the safety requirement of `new()` they are for as long as `self` lives, and
+        // with it the reference.
         unsafe { LocalInterruptDisabled::assume_disabled() }
     }
 }

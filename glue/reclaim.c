@@ -5,6 +5,7 @@
  */
 
 #include <linux/cpuhotplug.h>
+#include <linux/jiffies.h>
 #include <linux/preempt.h>
 #include <linux/sched.h>
 #include <linux/shrinker.h>
@@ -46,10 +47,19 @@ static unsigned long count(struct shrinker *shrinker, struct shrink_control *sc)
 	return cc_swiotlb_surplus_pages();
 }
 
-/* Converting sleeps and allocates: kccd does it, and this does not wait. */
+/*
+ * Converting sleeps and allocates: kccd does it, and this does not wait. Those
+ * who reclaim come by the hundred, and kccd itself may be one of them: it is
+ * not asked again before it can have done something.
+ */
 static unsigned long scan(struct shrinker *shrinker, struct shrink_control *sc)
 {
-	cc_swiotlb_give_back();
+	static unsigned long next = INITIAL_JIFFIES;
+
+	if (time_after_eq(jiffies, READ_ONCE(next))) {
+		WRITE_ONCE(next, jiffies + HZ / 5);
+		cc_swiotlb_give_back();
+	}
 	return SHRINK_STOP;
 }
 

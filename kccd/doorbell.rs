@@ -111,9 +111,10 @@ impl Doorbell {
         self.at_work.load(Relaxed) != 0
     }
 
-    /// Whether kccd has been rung since it woke up.
+    /// Whether kccd has something else to do: it has been rung since it woke up, or has to return.
     pub(crate) fn is_rung(&self) -> bool {
-        self.state.lock().rung
+        let state = self.state.lock();
+        state.rung || state.stopped
     }
 
     /// Whether [`Self::press`] has been called since the last time.

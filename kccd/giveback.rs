@@ -243,6 +243,7 @@ impl Pool {
     }
 
     fn turn_windows(&self, index: usize) {
+        self.forget_stuck();
         for node in 0..self.nodes() {
             for class in SizeClass::all() {
                 if let Some(depot) = self.depot(node) {

@@ -54,7 +54,10 @@ use directory::Directory;
 use kernel::{
     new_mutex,
     prelude::*,
-    sync::Mutex, //
+    sync::{
+        rcu,
+        Mutex, //
+    },
 };
 use layout::Layout;
 use slot::{
@@ -186,7 +189,8 @@ impl Pool {
         }
         let rules = dev.constraints(request.alloc_align_mask);
         let layout = Layout::find(request.orig.raw(), request.size, &rules)?;
-        let irq = IrqsOff::new();
+        // SAFETY: Nothing that is locked below outlives it.
+        let irq = unsafe { IrqsOff::new() };
         let slot = self.caches.pop(layout.class, irq.token())?;
         drop(irq);
         Some(Self::begin(dev, request, slot, layout.offset))
@@ -241,6 +245,8 @@ impl Pool {
     /// Returns whether the address is ours. Any context but NMI.
     #[inline]
     pub(crate) fn unmap(&self, dev: DmaDevice<'_>, addr: Phys, size: usize, copy: bool) -> bool {
+        // So that the span stays where it is: see retire.rs.
+        let _rcu = rcu::read_lock();
         let Some(span) = self.directory.get(addr) else {
             return false;
         };
@@ -329,6 +335,8 @@ impl Pool {
         wanted: bool,
         copy: impl Fn(&Sides),
     ) -> bool {
+        // So that the span stays where it is: see retire.rs.
+        let _rcu = rcu::read_lock();
         let Some(span) = self.directory.get(addr) else {
             return false;
         };

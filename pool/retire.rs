@@ -13,9 +13,11 @@
 //! # Ordering
 //!
 //! Whoever used a slot last has copied its bytes before it came into a magazine (`Slot::free()`), and
-//! the magazine passed by the depot's lock: so the copy is over. The span leaves the directory
-//! before its memory becomes anybody else's. A driver that unmaps an address of it after that has
-//! unmapped it before; it finds nothing in the directory, or the span itself, which is never freed.
+//! the magazine passed by the depot's lock: so the copy is over. A driver that unmaps or syncs an
+//! address of the span now has unmapped it before; it may still have found the span. Lookup, claim
+//! and copy are in one RCU section, and between the span's leaving the directory and anything else
+//! that is done with its memory or its records is a grace period: whoever found it is through, and
+//! has found free records.
 
 use super::{
     address::Phys,
@@ -30,7 +32,8 @@ use super::{
     stock::{
         Chunk,
         SpareSpan,
-        Stock, //
+        Stock,
+        STUCK, //
     },
     withdrawn::Withdrawn,
     Pool, //
@@ -41,6 +44,8 @@ use crate::{
 };
 #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
 use kernel::prelude::*;
+
+use kernel::sync::rcu::synchronize_rcu;
 
 /// Chunks that are looked at for a span, from the youngest on, if there is one in them.
 const LOOK_AT: usize = 64;
@@ -122,15 +127,23 @@ impl Pool {
     /// Returns whether it did. May sleep. To be called by kccd only.
     pub(crate) fn retire(&self, node: usize, surplus: &[u32; CLASSES]) -> bool {
         let mut stock = self.stock.lock();
-        let Some(span) = self.easiest(&stock, node, surplus) else {
-            return false;
-        };
-        if !self.withdraw(span, node) {
+        for _ in 0..STUCK {
+            let Some(span) = self.easiest(&stock, node, surplus) else {
+                return false;
+            };
+            if self.withdraw(span, node) {
+                self.set_aside(&mut stock, span, node);
+                return true;
+            }
             self.stats.retire_failures.add(1);
-            return false;
+            stock.note_stuck(span.base());
         }
-        self.set_aside(&mut stock, span, node);
-        true
+        false
+    }
+
+    /// Forgets which spans could not be retired: what used them may be over.
+    pub(crate) fn forget_stuck(&self) {
+        self.stock.lock().stuck = [None; STUCK];
     }
 
     /// Empties the chunk that is the easiest to empty, of those that no mapping uses, by moving its
@@ -198,6 +211,8 @@ impl Pool {
         let class = span.class();
         let base = span.base();
         self.directory.remove(base);
+        // For those who have found it: see the top of this file.
+        synchronize_rcu();
         for _ in 0..class.slots_per_span() / class.magazine_slots() {
             // One at a time, to be freed without the lock.
             drop(
@@ -267,7 +282,7 @@ impl Pool {
             if looked >= LOOK_AT && best.is_some() {
                 break;
             }
-            let Some(cost) = Cost::of(self.uses(chunk, surplus), *surplus) else {
+            let Some(cost) = Cost::of(self.uses(stock, chunk, surplus), *surplus) else {
                 continue;
             };
             // Among equals the youngest.
@@ -278,14 +293,20 @@ impl Pool {
         best
     }
 
-    fn uses(&self, chunk: &Chunk, surplus: &[u32; CLASSES]) -> [Use; SPANS_PER_CHUNK] {
+    fn uses(
+        &self,
+        stock: &Stock,
+        chunk: &Chunk,
+        surplus: &[u32; CLASSES],
+    ) -> [Use; SPANS_PER_CHUNK] {
         let mut uses = [Use::Spare; SPANS_PER_CHUNK];
         for (usage, base) in uses.iter_mut().zip(chunk.spans()) {
             let Some(span) = self.directory.get(base) else {
                 continue;
             };
             let left = surplus.get(span.class().index()).copied().unwrap_or(0);
-            *usage = if left > 0 && span.is_idle() {
+            let stuck = stock.stuck.contains(&Some(base));
+            *usage = if left > 0 && !stuck && span.is_idle() {
                 Use::Idle(span.class())
             } else {
                 Use::Busy
@@ -392,14 +413,7 @@ mod tests {
         }
         let surplus = [SPANS_PER_CHUNK as u32 + 1; CLASSES];
 
-        // Nothing is recorded yet, as in the middle of a mapping.
         let (slot, _) = pool.take(class).ok_or(ENOENT)?;
-        let before = depot.slots(class);
-        assert!(!pool.retire(0, &surplus));
-        assert!(pool.owns(slot.base));
-        assert_eq!(depot.slots(class), before);
-        assert_eq!(depot.free(class), before - 1);
-
         // SAFETY: Nothing is done with the buffer.
         let mapping = unsafe { Mapping::new(Phys::new(4096), 0, 4096) };
         slot.slot.begin(&mapping);
@@ -412,8 +426,16 @@ mod tests {
         assert!(pool.unshare() && !pool.unshare());
         assert!(pool.owns(slot.base));
 
+        // As in the middle of a mapping: nothing is recorded, and the slot is in no magazine.
         slot.slot.free();
+        assert!(!pool.retire(0, &surplus));
+        assert!(pool.owns(slot.base));
+        assert_eq!((depot.slots(class), depot.free(class)), (span, span - 1));
+
         pool.put(slot, class);
+        // It is not tried again until that is forgotten.
+        assert!(!pool.retire(0, &surplus));
+        pool.forget_stuck();
         assert!(pool.retire(0, &surplus) && pool.unshare());
         assert!(!pool.owns(slot.base));
         assert_eq!((depot.slots(class), depot.free(class)), (0, 0));

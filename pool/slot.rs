@@ -139,8 +139,9 @@ impl Slot {
     /// Records a mapping. To be called by the slot's owner only, of a free slot.
     #[inline]
     pub(crate) fn begin(&self, mapping: &Mapping) {
-        // INVARIANT: The address is there before the mark says so.
-        self.orig.store(mapping.orig.raw(), Relaxed);
+        // INVARIANT: The address is there before the mark says so. And it is not before the slot is
+        // free: `mapping()`, which looks at the mark twice, would not see that it is another's.
+        self.orig.store(mapping.orig.raw(), Release);
         self.word
             .store(word_of(mapping.offset, mapping.size), Release);
         // Pairs with the address dependency of `mapping()` and `claim()`.

@@ -35,6 +35,9 @@ use kernel::{
     },
 };
 
+/// How many spans are tried at a time that turn out to be in use.
+pub(super) const STUCK: usize = 8;
+
 /// Shared memory, and what of it has no class.
 pub(crate) struct Stock {
     /// The oldest first.
@@ -42,6 +45,8 @@ pub(crate) struct Stock {
     /// There is room for all spans of all chunks.
     pub(super) spare: KVec<SpareSpan>,
     pub(super) idle: [IdleSpans; CLASSES],
+    /// Spans that looked idle and were not: not to be tried again soon.
+    pub(super) stuck: [Option<Phys>; STUCK],
     pub(super) failures: Failures,
 }
 
@@ -153,10 +158,19 @@ impl Stock {
                     made: 0,
                 }
             }; CLASSES],
+            stuck: [None; STUCK],
             failures: Failures {
                 count: 0,
                 last: None,
             },
+        }
+    }
+
+    /// Notes that the span at `base` could not be retired.
+    pub(super) fn note_stuck(&mut self, base: Phys) {
+        self.stuck.rotate_right(1);
+        if let Some(first) = self.stuck.first_mut() {
+            *first = Some(base);
         }
     }
 

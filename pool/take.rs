@@ -74,7 +74,8 @@ impl Pool {
     /// Takes a slot of `class`, or of a larger one; returns its class with it.
     #[inline]
     pub(super) fn take(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
-        let irq = IrqsOff::new();
+        // SAFETY: Nothing that is locked below outlives it.
+        let irq = unsafe { IrqsOff::new() };
         if let Some(slot) = self.caches.pop(class, irq.token()) {
             return Some((slot, class));
         }
@@ -113,7 +114,8 @@ impl Pool {
 
     /// A slot of `class`, or one of a larger class that has too many.
     fn take_without_harm(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
-        let irq = IrqsOff::new();
+        // SAFETY: Nothing that is locked below outlives it.
+        let irq = unsafe { IrqsOff::new() };
         let home = self.home();
         let own = self.take_from_depots(class, home, Depth::Ready, irq.token());
         own.or_else(|| self.take_larger(class, home, Depth::Surplus, irq.token()))
@@ -121,7 +123,8 @@ impl Pool {
 
     /// A slot of `class`, or of any larger class, down to the last one.
     fn take_any(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
-        let irq = IrqsOff::new();
+        // SAFETY: Nothing that is locked below outlives it.
+        let irq = unsafe { IrqsOff::new() };
         let home = self.home();
         [Depth::Ready, Depth::Reserve]
             .into_iter()
@@ -181,7 +184,8 @@ impl Pool {
     /// Gives a slot back.
     #[inline(always)]
     pub(super) fn put(&self, slot: FreeSlot, class: SizeClass) {
-        let irq = IrqsOff::new();
+        // SAFETY: Nothing that is locked below outlives it.
+        let irq = unsafe { IrqsOff::new() };
         if let Err(slot) = self.caches.push(class, slot, irq.token()) {
             self.put_slow(slot, class, irq.token());
         }

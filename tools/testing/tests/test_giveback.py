@@ -127,11 +127,15 @@ def test_memory_is_free_again():
 
 
 def test_direct_map_stays():
-    """Converting there and back splits no entry of the direct map."""
+    """Converting there and back splits no entry of the direct map.
+
+    Drivers convert single pages for their coherent pools, which may split one or
+    two. Were it ours, it would be one for each chunk of each cycle.
+    """
     before, after = _meminfo("meminfo before"), _meminfo("meminfo after")
     assert before["DirectMap2M"] > 0
     for key in ("DirectMap4k", "DirectMap2M"):
-        assert after[key] == before[key], key
+        assert abs(after[key] - before[key]) <= 2 * 2048, key
 
 
 def test_event():

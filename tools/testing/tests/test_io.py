@@ -134,7 +134,6 @@ grep 'err=' /tmp/fio
     assert "fio: 0" in result.stdout, result.tail()
     assert "err= 0" in result.stdout, result.tail()
     assert result.count("exhausted") == 0, result.tail()
-    assert result.count("legacy") == 0, result.tail()
     assert not vm.lines(result.console, "buffer is full|I/O error")
     # The control: it needed several times what was ready.
     assert result.count("shared_peak_bytes") > 60 << 20
