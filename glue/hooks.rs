@@ -138,6 +138,16 @@ unsafe extern "C" fn __cc_swiotlb_owns(addr: bindings::phys_addr_t) -> bool {
     crate::pool().is_some_and(|pool| pool.owns(Phys::new(addr)))
 }
 
+/// Whether a bounce buffer that only the device writes to starts with zeroes.
+///
+/// # Safety
+///
+/// None: reads a parameter.
+#[export]
+unsafe extern "C" fn __cc_swiotlb_zeroes() -> bool {
+    crate::params::zero_from_device()
+}
+
 /// Counts a mapping that the legacy pool could not serve either.
 ///
 /// # Safety

@@ -20,8 +20,7 @@ VARIANTS = {
     "plain-legacy": ("--guest", "plain", "--swiotlb", "legacy"),
     "zero": ("--append", "cc_swiotlb.from_device=zero"),
 }
-# The legacy pool, which serves in need, shows the device what was in the buffer.
-PARAMETERS = {"zero": "zero=1 storm=4"}
+PARAMETERS = {"zero": "zero=1"}
 
 # What the module imitates, and what it has to say of it.
 FAULTS = {
