@@ -65,8 +65,8 @@ impl Sides {
     pub(crate) fn copy_to_shared(&self) {
         // SAFETY:
         // - Both ranges are memory that the kernel maps: the shared one belongs to a slot in use,
-        //   whose chunk stays shared and in the direct map for so long; the private one is a buffer that its driver must keep
-        //   until it unmaps it, and 64-bit kernels map all of memory.
+        //   whose chunk stays shared and in the direct map for so long; the private one is a buffer
+        //   that its driver must keep until it unmaps it, and 64-bit kernels map all of memory.
         // - They do not overlap: the slot's pages were allocated for the slot alone.
         // - No reference to either exists on our side; that the driver or the host may write
         //   meanwhile is what `memcpy()` of DMA buffers always was.

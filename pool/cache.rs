@@ -164,9 +164,8 @@ impl CpuCaches {
         // SAFETY:
         // - Interrupts are disabled: what makes an `irq`, `IrqsOff` and `local_interrupt_disable()`
         //   (include/linux/interrupt_rc.h), does so by `local_irq_save()`, whatever the kernel's
-        //   preemption.
-        //   So we stay on this CPU and nothing interrupts us. Other CPUs only ever access their own
-        //   cache, or that of a CPU that is dead, and we are alive.
+        //   preemption. So we stay on this CPU and nothing interrupts us. Other CPUs only ever
+        //   access their own cache, or that of a CPU that is dead, and we are alive.
         // - `f` is one of the closures in this file, none of which calls `with()`.
         let pair = unsafe { &mut *cache.pair.get() };
         Some(f(pair, cache))

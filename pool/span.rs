@@ -31,9 +31,9 @@ pub(crate) struct FreeSlot {
 
 /// A span and the records of its slots.
 ///
-/// A span is never freed, only bound to other memory: a driver that unmaps an address which was
-/// given back long ago finds at worst the record of another slot of the same class, never memory
-/// of another kind.
+/// A span is never freed, only bound to other memory, and that after a grace period: a driver that
+/// unmaps an address which was given back finds the old records, all of them free, or what is at
+/// that address now.
 pub(crate) struct Span {
     class: SizeClass,
     /// log2 of the size of a slot.
@@ -92,8 +92,8 @@ impl Span {
 
     /// Binds a span that was retired to the memory from `base` on.
     ///
-    /// To be called while the directory does not have it. Who got it from there long ago, with an
-    /// address that was given back, and looks now, finds another slot of the same class.
+    /// To be called when the directory does not have it, and a grace period of RCU after it had: so
+    /// nobody who looked up an address of the old memory still uses it.
     pub(crate) fn rebind(&self, base: Phys) {
         self.base.store(base.raw(), Relaxed);
     }
