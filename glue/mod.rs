@@ -9,6 +9,7 @@
 pub(crate) mod bounce;
 pub(crate) mod cpus;
 pub(crate) mod device;
+pub(crate) mod grace;
 mod hooks;
 pub(crate) mod irq;
 pub(crate) mod memory;

@@ -44,7 +44,7 @@ pub(super) enum Cause {
 
 /// What came of it.
 pub(super) struct Outcome {
-    /// A span was retired.
+    /// A span was retired, by this or by an earlier round, and can be used before long.
     pub(super) retired: bool,
     /// In how many milliseconds to look again, if nothing else happens; [`None`] for never.
     pub(super) again_ms: Option<u32>,
@@ -56,6 +56,8 @@ pub(super) struct Keeper {
     turned: Instant<Monotonic>,
     /// How often.
     turns: usize,
+    /// Memory was short, and what was retired then is not private yet.
+    pressed: bool,
     /// When all that is too much has to be gone.
     until: Option<Instant<Monotonic>>,
 }
@@ -65,6 +67,7 @@ impl Keeper {
         Self {
             turned: Instant::now(),
             turns: 0,
+            pressed: false,
             until: None,
         }
     }
@@ -85,19 +88,16 @@ impl Keeper {
             self.turned = Instant::now();
         }
 
-        let retired = match cause {
-            Cause::Growth => pool.retire_one(true),
-            Cause::Pressure => {
-                while !pool.doorbell.is_rung() && (pool.give_back_one(true) || pool.compact_one()) {
-                }
-                false
-            }
-            Cause::Idle => false,
-        };
-        if idle_ms == 0 {
+        self.pressed |= cause == Cause::Pressure;
+        if self.pressed && cause != Cause::Growth {
+            while !pool.doorbell.is_rung() && (pool.give_back_one(true) || pool.compact_one()) {}
+            self.pressed = pool.has_unsettled();
+        }
+        let retired = cause == Cause::Growth && (pool.has_unsettled() || pool.retire_one(true));
+        if self.pressed || idle_ms == 0 {
             return Outcome {
                 retired,
-                again_ms: None,
+                again_ms: self.pressed.then_some(policy::GRACE_PAUSE_MS),
             };
         }
         let again_ms = match self.give_back_idle(pool, cause, idle_ms) {
@@ -123,8 +123,7 @@ impl Keeper {
         }
         if !is_due {
             self.until = None;
-            return pool
-                .compact_one()
+            return (pool.compact_one() || pool.has_unsettled())
                 .then(|| policy::shortest_pause_ms(window_ms));
         }
         let total = Delta::from_millis(i64::from(policy::giveback_ms(idle_ms)));
@@ -136,6 +135,9 @@ impl Keeper {
                 break;
             }
             if !pool.give_back_one(false) {
+                if pool.has_unsettled() {
+                    return Some(policy::shortest_pause_ms(window_ms));
+                }
                 // What is too much is in use here and there.
                 self.until = None;
                 return Some(window_ms);

@@ -73,8 +73,11 @@ impl Work for Pool {
                     failures = 0;
                     self.doorbell.wait(again)
                 }
-                // There is a span for the class that could not grow.
-                Some(_) if outcome.retired => Wake::Work,
+                // There will be a span for the class that could not grow. Nobody shall wait for it
+                // in an RCU read section.
+                Some(_) if outcome.retired => self
+                    .doorbell
+                    .pause(msecs_to_jiffies(policy::GRACE_PAUSE_MS)),
                 Some(GrowError::AtMax) => {
                     // Only an unmap can help, or a new cap. Not at once: each mapping would wake us.
                     failures = 0;

@@ -52,6 +52,9 @@ pub(crate) fn worst_off(levels: &[Level; CLASSES]) -> Option<(SizeClass, u32)> {
 /// How long nobody can wake kccd when the cap is reached, in milliseconds.
 pub(crate) const AT_MAX_PAUSE_MS: u32 = 200;
 
+/// How long to pause where all that is missing is the end of a grace period of RCU, in milliseconds.
+pub(crate) const GRACE_PAUSE_MS: u32 = 10;
+
 /// How long to wait after `failures` failures in a row, in milliseconds: 10, doubled with each
 /// failure, up to 10,000.
 pub(crate) fn pause_ms(failures: u32) -> u32 {

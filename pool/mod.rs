@@ -27,6 +27,7 @@ mod retire;
 mod shelf;
 pub(crate) mod slot;
 pub(crate) mod span;
+mod spare;
 mod stats;
 mod stock;
 mod take;

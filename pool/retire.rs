@@ -18,6 +18,10 @@
 //! and copy are in one RCU section, and between the span's leaving the directory and anything else
 //! that is done with its memory or its records is a grace period: whoever found it is through, and
 //! has found free records.
+//!
+//! kccd does not wait for the end of a grace period, it comes back later. Mappings that wait for
+//! kccd may be in RCU read sections (the block layer's are), and would hold it up while it holds
+//! them up.
 
 use super::{
     address::Phys,
@@ -29,9 +33,9 @@ use super::{
         SPAN_BYTES, //
     },
     span::Span,
+    spare::SpareSpan,
     stock::{
         Chunk,
-        SpareSpan,
         Stock,
         STUCK, //
     },
@@ -39,13 +43,14 @@ use super::{
     Pool, //
 };
 use crate::{
-    glue::cpus,
+    glue::{
+        cpus,
+        grace::GracePeriod, //
+    },
     trace, //
 };
 #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
 use kernel::prelude::*;
-
-use kernel::sync::rcu::synchronize_rcu;
 
 /// Chunks that are looked at for a span, from the youngest on, if there is one in them.
 const LOOK_AT: usize = 64;
@@ -163,7 +168,8 @@ impl Pool {
             // The fullest of the other chunks, which is the last that will be emptied.
             let place = (0..stock.spare.len())
                 .filter_map(|place| stock.spare.get(place).map(|it| (place, it)))
-                .filter(|(_, it)| it.node == node && !it.base.is_in_chunk(from))
+                .filter(|(_, it)| it.node == node && it.is_settled())
+                .filter(|(_, it)| !it.base.is_in_chunk(from))
                 .max_by_key(|(_, it)| self.chunk_users(it.base))
                 .map(|(place, _)| place);
             let Some(Ok(spare)) = place.map(|place| stock.spare.remove(place)) else {
@@ -193,7 +199,8 @@ impl Pool {
     /// Start of the chunk of `node` that is the easiest to empty into what is spare elsewhere.
     fn sparse(&self, stock: &Stock, node: usize) -> Option<Phys> {
         // With the spare spans that it has itself, a chunk's worth is what that takes.
-        let spare = stock.spare.iter().filter(|it| it.node == node);
+        let spare = stock.spare.iter();
+        let spare = spare.filter(|it| it.node == node && it.is_settled());
         if spare.count() < SPANS_PER_CHUNK {
             return None;
         }
@@ -212,7 +219,7 @@ impl Pool {
         let base = span.base();
         self.directory.remove(base);
         // For those who have found it: see the top of this file.
-        synchronize_rcu();
+        let since = GracePeriod::start();
         for _ in 0..class.slots_per_span() / class.magazine_slots() {
             // One at a time, to be freed without the lock.
             drop(
@@ -221,11 +228,15 @@ impl Pool {
             );
         }
         if let Some(idle) = stock.idle.get_mut(class.index()) {
-            idle.put(span);
+            idle.put(span, since);
         }
         // INVARIANT: All slots were in hand, and what remains of them is a number.
         // There is room for the spans of all chunks.
-        let _ = stock.spare.push_within_capacity(SpareSpan { base, node });
+        let _ = stock.spare.push_within_capacity(SpareSpan {
+            base,
+            node,
+            since: Some(since),
+        });
         self.stats.stock(stock.chunks.len(), stock.spare.len());
         self.stats.retired(class).add(1);
     }
@@ -315,6 +326,13 @@ impl Pool {
         uses
     }
 
+    /// Whether no span of a chunk has a class, nor is anybody still at one.
+    fn is_spare(&self, stock: &Stock, chunk: &Chunk) -> bool {
+        let base = chunk.shared.base();
+        let mut spare = stock.spare.iter().filter(|it| it.base.is_in_chunk(base));
+        self.chunk_users(base) == 0 && spare.all(SpareSpan::is_settled)
+    }
+
     /// Makes the youngest chunk private again that is spare as a whole.
     ///
     /// Returns whether there was one, and whether it is not too early after a failure. May sleep, and
@@ -327,7 +345,7 @@ impl Pool {
         let place = stock
             .chunks
             .iter()
-            .rposition(|chunk| self.chunk_users(chunk.shared.base()) == 0);
+            .rposition(|chunk| self.is_spare(&stock, chunk));
         let Some(Ok(chunk)) = place.map(|place| stock.chunks.remove(place)) else {
             return false;
         };
@@ -335,7 +353,7 @@ impl Pool {
         stock.spare.retain(|spare| !spare.base.is_in_chunk(base));
         // SAFETY: No span of the chunk is in the directory, and it was in stock: so all of it was
         // spare, and by the type invariant of `SpareSpan` there is no slot in it. Who has none does
-        // not access it.
+        // not access it, and those who looked for one by a stale address are through: it is settled.
         let result = unsafe { chunk.shared.unshare() };
         stock.failures.note(result.is_ok());
         match result {
@@ -363,6 +381,7 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::pool::slot::Mapping;
+    use crate::pool::spare::tests::settle;
 
     #[test]
     fn the_chunk_that_is_easiest_to_empty() -> Result {
@@ -423,6 +442,7 @@ mod tests {
             assert_eq!(depot.slots(class), span + left * span);
         }
         assert!(!pool.retire(0, &surplus));
+        settle(pool);
         assert!(pool.unshare() && !pool.unshare());
         assert!(pool.owns(slot.base));
 
@@ -436,7 +456,9 @@ mod tests {
         // It is not tried again until that is forgotten.
         assert!(!pool.retire(0, &surplus));
         pool.forget_stuck();
-        assert!(pool.retire(0, &surplus) && pool.unshare());
+        assert!(pool.retire(0, &surplus));
+        settle(pool);
+        assert!(pool.unshare());
         assert!(!pool.owns(slot.base));
         assert_eq!((depot.slots(class), depot.free(class)), (0, 0));
         assert!(depot.remove_empty(class).is_none());
@@ -446,7 +468,9 @@ mod tests {
         let (slot, _) = pool.take(class).ok_or(ENOENT)?;
         assert!(pool.owns(slot.base));
         pool.put(slot, class);
-        assert!(pool.retire(0, &surplus) && pool.unshare());
+        assert!(pool.retire(0, &surplus));
+        settle(pool);
+        assert!(pool.unshare());
         Ok(())
     }
 
@@ -466,14 +490,18 @@ mod tests {
         for _ in 0..4 {
             assert!(pool.retire(0, &surplus));
         }
+        settle(pool);
         assert!(!pool.unshare());
         let slots = depot.slots(large);
-        assert!(pool.compact(0) && pool.unshare());
+        assert!(pool.compact(0));
+        settle(pool);
+        assert!(pool.unshare());
         assert_eq!((depot.slots(large), depot.free(large)), (slots, slots));
         assert!(!pool.compact(0) && !pool.unshare());
         for _ in 0..4 {
             assert!(pool.retire(0, &[4; CLASSES]));
         }
+        settle(pool);
         assert!(pool.unshare());
         Ok(())
     }

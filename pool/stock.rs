@@ -13,7 +13,10 @@ use super::{
     },
     depot::Depot,
     magazine::Magazine,
-    span::Span,
+    spare::{
+        IdleSpans,
+        SpareSpan, //
+    },
     Pool, //
 };
 use crate::{
@@ -86,49 +89,6 @@ impl Chunk {
     }
 }
 
-/// A span of shared memory that has no class.
-///
-/// # Invariants
-///
-/// There is no slot in it, neither in a magazine nor in use, nor will there be while there is this.
-pub(super) struct SpareSpan {
-    pub(super) base: Phys,
-    pub(super) node: usize,
-}
-
-/// The spans of one class that were retired, to be bound to other memory.
-///
-/// # Invariants
-///
-/// There is room for all spans of the class that were ever made.
-pub(super) struct IdleSpans {
-    spans: KVec<&'static Span>,
-    made: usize,
-}
-
-impl IdleSpans {
-    /// A span of `class` at `base`: one that idles, or a new one.
-    ///
-    /// May sleep.
-    fn take(&mut self, class: SizeClass, base: Phys) -> Result<&'static Span, AllocError> {
-        if let Some(span) = self.spans.pop() {
-            span.rebind(base);
-            return Ok(span);
-        }
-        self.spans.reserve(self.made + 1, GFP_KERNEL)?;
-        let span = Span::new(class, base)?;
-        // INVARIANT: Just made room for it; no span is on the list.
-        self.made += 1;
-        Ok(span)
-    }
-
-    /// Keeps a span that was retired.
-    pub(super) fn put(&mut self, span: &'static Span) {
-        // There is room by the type invariant.
-        let _ = self.spans.push_within_capacity(span);
-    }
-}
-
 /// Why there are no more slots than before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum GrowError {
@@ -152,12 +112,7 @@ impl Stock {
         Self {
             chunks: KVec::new(),
             spare: KVec::new(),
-            idle: [const {
-                IdleSpans {
-                    spans: KVec::new(),
-                    made: 0,
-                }
-            }; CLASSES],
+            idle: [const { IdleSpans::new() }; CLASSES],
             stuck: [None; STUCK],
             failures: Failures {
                 count: 0,
@@ -188,7 +143,10 @@ impl Pool {
         let mut stock = self.stock.lock();
         // Where most of the chunk is in use already: what is spare as a whole can be given back.
         let place = (0..stock.spare.len())
-            .filter(|place| stock.spare.get(*place).is_some_and(|it| it.node == node))
+            .filter(|place| {
+                let spare = stock.spare.get(*place);
+                spare.is_some_and(|it| it.node == node && it.is_settled())
+            })
             .max_by_key(|place| stock.spare.get(*place).map(|it| self.chunk_users(it.base)));
         let spare = match place {
             Some(place) => stock.spare.remove(place).map_err(|_| GrowError::NoMemory)?,
@@ -282,12 +240,20 @@ impl Pool {
         // There is room, on either list.
         for base in chunk.spans().skip(1) {
             // INVARIANT: Nobody has ever had a slot in it.
-            let _ = stock.spare.push_within_capacity(SpareSpan { base, node });
+            let _ = stock.spare.push_within_capacity(SpareSpan {
+                base,
+                node,
+                since: None,
+            });
         }
         let _ = stock.chunks.push_within_capacity(chunk);
         self.stats.stock(stock.chunks.len(), stock.spare.len());
         // INVARIANT: Nobody has ever had a slot in it.
-        Ok(SpareSpan { base, node })
+        Ok(SpareSpan {
+            base,
+            node,
+            since: None,
+        })
     }
 
     /// Number of NUMA nodes that slots are kept for.
@@ -308,6 +274,12 @@ impl Pool {
         let stock = self.stock.lock();
         let mut chunks = stock.chunks.iter();
         chunks.any(|chunk| self.chunk_users(chunk.shared.base()) == 0)
+    }
+
+    /// Whether there is a spare span that cannot be used yet, but before long. Takes no lock that
+    /// anybody else holds for long.
+    pub(crate) fn has_unsettled(&self) -> bool {
+        self.spare_spans() > 0 && self.stock.lock().spare.iter().any(|it| !it.is_settled())
     }
 
     /// The depot of a node.

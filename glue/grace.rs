@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Grace periods of RCU that nobody waits for.
+
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+/// A grace period that has been asked for.
+///
+/// Once it is over, every RCU read section that was going on when it was asked for has ended, and
+/// what was done in it has happened for whoever sees that it is over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GracePeriod(c_ulong);
+
+impl GracePeriod {
+    /// Asks for one. Any context but NMI.
+    pub(crate) fn start() -> Self {
+        // SAFETY: May be called from any context but NMI.
+        Self(unsafe { bindings::start_poll_synchronize_rcu() })
+    }
+
+    /// Whether it is over. Any context.
+    pub(crate) fn is_over(self) -> bool {
+        // SAFETY: May be called from any context, with whatever `start()` got.
+        unsafe { bindings::poll_state_synchronize_rcu(self.0) }
+    }
+}
