@@ -148,18 +148,36 @@ unsafe extern "C" fn __cc_swiotlb_zeroes() -> bool {
     crate::params::zero_from_device()
 }
 
-/// Counts a mapping that the legacy pool could not serve either.
+/// Maps `size` bytes at `orig`, which the legacy pool could not do either: the last try.
 ///
 /// # Safety
 ///
-/// `dev` must be a valid device.
+/// `dev` must be a valid device, and the buffer must stay until it is unmapped: both are what the
+/// DMA API demands of its callers.
 #[export]
-unsafe extern "C" fn __cc_swiotlb_exhausted(dev: *mut bindings::device, size: usize) {
+unsafe extern "C" fn __cc_swiotlb_map_last(
+    dev: *mut bindings::device,
+    orig: bindings::phys_addr_t,
+    size: usize,
+    alloc_align_mask: c_uint,
+    dir: bindings::dma_data_direction,
+) -> bindings::phys_addr_t {
+    let Some(pool) = crate::pool() else {
+        return MAPPING_ERROR;
+    };
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
-    if let Some(pool) = crate::pool() {
-        pool.note_exhausted(dev, size);
-    }
+    // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
+    let request = unsafe {
+        Request::new(
+            Phys::new(orig),
+            size,
+            u64::from(alloc_align_mask),
+            Direction::from_raw(dir),
+        )
+    };
+    pool.map_last(dev, &request)
+        .map_or(MAPPING_ERROR, Phys::raw)
 }
 
 /// The largest mapping that `dev` may ask for, in bytes; 0 if that is for the legacy pool to say.

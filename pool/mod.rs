@@ -221,6 +221,31 @@ impl Pool {
         Some(Self::begin(dev, request, slot, layout.offset))
     }
 
+    /// Makes a mapping that the legacy pool could not make either, if kccd makes a slot for it in
+    /// time. [`None`] is a failed mapping, which is counted. Any context but NMI.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn map_last(&self, dev: DmaDevice<'_>, request: &Request) -> Option<Phys> {
+        let rules = dev.constraints(request.alloc_align_mask);
+        let found = Layout::find(request.orig.raw(), request.size, &rules).and_then(|layout| {
+            let (slot, class) = self.take_last(layout.class)?;
+            if dev.reaches(slot.base.add(layout.offset), request.size) {
+                trace::fallback(dev, request.size, layout.class, Some(class));
+                return Some((slot, layout.offset));
+            }
+            self.put_back(slot, class);
+            self.stats.unreachable.add(1);
+            None
+        });
+        let Some((slot, offset)) = found else {
+            self.stats.exhausted.add(1);
+            trace::exhausted(dev, request.size);
+            return None;
+        };
+        self.stats.late.add(1);
+        Some(Self::begin(dev, request, slot, offset))
+    }
+
     /// Begins the mapping in `slot`, whose class holds it at `offset`; returns its address.
     #[inline]
     fn begin(dev: DmaDevice<'_>, request: &Request, slot: FreeSlot, offset: usize) -> Phys {
@@ -393,14 +418,6 @@ impl Pool {
         self.stats.note_refused(class);
         trace::fallback(dev, request.size, class, None);
         None
-    }
-
-    /// Counts a mapping that the legacy pool could not serve either.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn note_exhausted(&self, dev: DmaDevice<'_>, size: usize) {
-        self.stats.exhausted.add(1);
-        trace::exhausted(dev, size);
     }
 
     /// Counts and reports, once for each kind, what a driver should not do. Returns `true`: the

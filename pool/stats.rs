@@ -101,7 +101,9 @@ pub(crate) struct Stats {
     pub(super) oversize: Counter,
     /// Of those refused: the device could not reach the slot.
     pub(super) unreachable: Counter,
-    /// Mappings that the legacy pool could not serve either.
+    /// Mappings that kccd made a slot for when the legacy pool could not serve them either.
+    pub(super) late: Counter,
+    /// Mappings that nobody could serve.
     pub(super) exhausted: Counter,
     /// Calls that no correct driver makes.
     pub(super) misuse: Counter,
@@ -128,6 +130,7 @@ impl Stats {
             refused: Counter::new(),
             oversize: Counter::new(),
             unreachable: Counter::new(),
+            late: Counter::new(),
             exhausted: Counter::new(),
             misuse: Counter::new(),
         }
@@ -211,7 +214,7 @@ impl Pool {
         // A slot that was taken for a device which does not reach it was put back unused.
         let unused = stats.unreachable.get();
         let left = stats.refused.get().saturating_add(stats.oversize.get());
-        let exhausted = stats.exhausted.get();
+        let (late, exhausted) = (stats.late.get(), stats.exhausted.get());
         let given_back = stats.given_back.get();
         let waits = |which: fn(&ClassStats) -> &Counter| -> u64 {
             stats.classes.iter().map(|class| which(class).get()).sum()
@@ -241,7 +244,11 @@ impl Pool {
             ("bounced", taken.saturating_sub(unused)),
             ("unbounced", returned.saturating_sub(unused)),
             ("early", crate::early()),
-            ("legacy", left.saturating_sub(exhausted)),
+            (
+                "legacy",
+                left.saturating_sub(late).saturating_sub(exhausted),
+            ),
+            ("late", late),
             ("unreachable", unused),
             ("oversize", stats.oversize.get()),
             ("exhausted", exhausted),

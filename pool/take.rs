@@ -3,7 +3,10 @@
 //! Where a CPU gets a slot from, and where it leaves one: its own magazines, and beyond.
 
 use super::{
-    class::SizeClass,
+    class::{
+        SizeClass,
+        CLASSES, //
+    },
     depot::Depot,
     gauge::Depth,
     span::FreeSlot,
@@ -30,23 +33,41 @@ use kernel::{
     },
 };
 
-/// How long a mapping waits at most while kccd makes slots, in nanoseconds.
-///
-/// 100 ms: on a TDX host where a page costs 23 µs, kccd takes 12 ms for a chunk, and has to be woken
-/// before; others may take the first slots, and the host may take the CPU of either. Where a page
-/// costs 260 µs a chunk takes 133 ms, and a CPU has better things to do. It is far below what the
-/// watchdogs for CPUs and RCU allow, and who waits can be preempted.
-const MAX_WAIT_NS: u64 = 100_000_000;
+/// For how long a mapping waits while kccd makes slots. Who waits can be preempted, and either is far
+/// below what the watchdogs for CPUs and RCU allow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Patience {
+    /// Larger classes, the reserve or the legacy pool may help.
+    ///
+    /// 100 ms: on a TDX host where a page costs 23 µs, kccd takes 12 ms for a chunk, and has to be
+    /// woken before; others may take the first slots, and the host may take the CPU of either.
+    Short,
+    /// Nobody else can help.
+    ///
+    /// 1 s: where a page costs 260 µs a chunk takes 133 ms, and several may wait for its slots.
+    Long,
+}
+
+impl Patience {
+    const ALL: usize = 2;
+
+    const fn ns(self) -> u64 {
+        match self {
+            Self::Short => 100_000_000,
+            Self::Long => 1_000_000_000,
+        }
+    }
+}
 
 /// Whether waiting for kccd is of any use.
 ///
-/// A wait that was in vain ends all waiting until kccd has made something: there are as many mappings
-/// as a request has pages, and each of them would wait.
+/// A wait that was in vain ends all that would be as long, for the same class, until kccd has made
+/// something: there are as many mappings as a request has pages, and each of them would wait.
 pub(super) struct Waiting {
     /// How often kccd has made slots.
     made: Atomic<u32>,
     /// What that was when somebody waited in vain.
-    in_vain: Atomic<u32>,
+    in_vain: [[Atomic<u32>; Patience::ALL]; CLASSES],
 }
 
 impl Waiting {
@@ -54,16 +75,23 @@ impl Waiting {
     pub(super) const fn new() -> Self {
         Self {
             made: Atomic::new(0),
-            in_vain: Atomic::new(u32::MAX),
+            in_vain: [const { [const { Atomic::new(u32::MAX) }; Patience::ALL] }; CLASSES],
         }
     }
 
-    fn is_of_use(&self) -> bool {
-        self.in_vain.load(Relaxed) != self.made.load(Relaxed)
+    fn in_vain(&self, class: SizeClass, patience: Patience) -> Option<&Atomic<u32>> {
+        self.in_vain.get(class.index())?.get(patience as usize)
     }
 
-    fn was_in_vain(&self) {
-        self.in_vain.store(self.made.load(Relaxed), Relaxed);
+    fn is_of_use(&self, class: SizeClass, patience: Patience) -> bool {
+        let in_vain = self.in_vain(class, patience);
+        in_vain.is_none_or(|made| made.load(Relaxed) != self.made.load(Relaxed))
+    }
+
+    fn was_in_vain(&self, class: SizeClass, patience: Patience) {
+        if let Some(made) = self.in_vain(class, patience) {
+            made.store(self.made.load(Relaxed), Relaxed);
+        }
     }
 
     fn note_progress(&self) {
@@ -97,7 +125,7 @@ impl Pool {
         let mut found = self.take_without_harm(class);
         if found.is_none() {
             self.note_dry(class);
-            let mut wait = Wait::new(self, class);
+            let mut wait = Wait::new(self, class, Patience::Short);
             while found.is_none() && wait.go_on() {
                 found = self.take_without_harm(class);
             }
@@ -111,6 +139,20 @@ impl Pool {
             self.doorbell.ring();
         }
         found
+    }
+
+    /// A slot of `class`, or of a larger one, for a mapping that nobody else can help: whatever there
+    /// is, as soon as there is something.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn take_last(&self, class: SizeClass) -> Option<(FreeSlot, SizeClass)> {
+        let mut wait = Wait::new(self, class, Patience::Long);
+        loop {
+            let found = self.take_any(class);
+            if found.is_some() || !wait.go_on() {
+                return found;
+            }
+        }
     }
 
     /// A slot of `class`, or one of a larger class that has too many.
@@ -254,16 +296,18 @@ impl Pool {
 struct Wait<'a> {
     pool: &'a Pool,
     class: SizeClass,
+    patience: Patience,
     since: Option<Instant<Monotonic>>,
     /// The time was over, and the last look was taken.
     over: bool,
 }
 
 impl<'a> Wait<'a> {
-    fn new(pool: &'a Pool, class: SizeClass) -> Self {
+    fn new(pool: &'a Pool, class: SizeClass, patience: Patience) -> Self {
         Self {
             pool,
             class,
+            patience,
             since: None,
             over: false,
         }
@@ -275,7 +319,8 @@ impl<'a> Wait<'a> {
     /// ends at once if kccd is not at work, be it that the cap is reached or that memory is short.
     fn go_on(&mut self) -> bool {
         let pool = self.pool;
-        if !glue::may_wait() || !pool.waiting.is_of_use() || !pool.is_low(self.class) {
+        let of_use = pool.waiting.is_of_use(self.class, self.patience);
+        if !glue::may_wait() || !of_use || !pool.is_low(self.class) {
             return false;
         }
         // Others may have taken all that kccd has made.
@@ -286,10 +331,10 @@ impl<'a> Wait<'a> {
         let since = *self.since.get_or_insert_with(Instant::now);
         loop {
             let ready = pool.depots.iter().any(|depot| depot.is_ready(self.class));
-            if since.elapsed().as_nanos() as u64 >= MAX_WAIT_NS {
+            if since.elapsed().as_nanos() as u64 >= self.patience.ns() {
                 if self.over {
                     if !ready {
-                        pool.waiting.was_in_vain();
+                        pool.waiting.was_in_vain(self.class, self.patience);
                     }
                     return false;
                 }
@@ -321,13 +366,19 @@ mod tests {
     use crate::pool::gauge::Levels;
 
     #[test]
-    fn a_wait_in_vain_is_the_last_until_there_is_something() {
+    fn a_wait_in_vain_is_the_last_of_its_kind_until_there_is_something() -> Result {
         let waiting = Waiting::new();
-        assert!(waiting.is_of_use());
-        waiting.was_in_vain();
-        assert!(!waiting.is_of_use());
+        let (small, large) = (SizeClass::new(2), SizeClass::new(9));
+        let (small, large) = (small.ok_or(ERANGE)?, large.ok_or(ERANGE)?);
+        assert!(waiting.is_of_use(small, Patience::Short));
+        waiting.was_in_vain(small, Patience::Short);
+        assert!(!waiting.is_of_use(small, Patience::Short));
+        // Whom nobody else can help may still be lucky, and so may others.
+        assert!(waiting.is_of_use(small, Patience::Long));
+        assert!(waiting.is_of_use(large, Patience::Short));
         waiting.note_progress();
-        assert!(waiting.is_of_use());
+        assert!(waiting.is_of_use(small, Patience::Short));
+        Ok(())
     }
 
     #[test]
