@@ -109,6 +109,9 @@ def kernel_arguments(options: Options) -> str:
         words.append("cc_swiotlb.enable=1")
     if options.accel.startswith("tcg") or not options.accel:
         words.append(f"lapic_timer_hz={TCG_LAPIC_TIMER_HZ}")
+        # On a busy host an interrupt gets lost now and then: the driver looks for the
+        # completion after this many seconds, not after 60.
+        words.append("nvme_core.admin_timeout=10")
     if options.append:
         words.append(options.append)
     return " ".join(words)

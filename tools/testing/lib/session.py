@@ -7,6 +7,7 @@ import os
 import secrets
 import selectors
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -32,10 +33,21 @@ SETUP = 125
 
 # A guest that has not started its command by then never will.
 BOOT_TIMEOUT_S = 240
+# How often a guest is started that QEMU does not get to its command.
+ATTEMPTS = 3
 # From the command's status to the end of QEMU.
 POWER_OFF_TIMEOUT_S = 60
 KEPT_LOGS = 30
 SHARED_FOLDER = Path("/dev/shm")
+
+
+class Aborted(Exception):
+    """QEMU gave up, by an assertion of its own, while the guest was booting.
+
+    As it does when one CPU runs code while another one sets up a PCI device:
+    "iotlb_to_section: Assertion". Nothing of that is the guest's fault, nor has its
+    command been started.
+    """
 
 
 class Channel:
@@ -102,10 +114,25 @@ class Session:
         self.console_path: str | None = None
         self.allow_warnings = False
         self._console = Console()
+        self._started = False
         self._mark = f"ccvm:{secrets.token_hex(16)}:"
 
     def run(self) -> int:
         """Runs the guest to its end; returns the status for the user."""
+        for _ in range(ATTEMPTS):
+            self._console = Console()
+            try:
+                return self._run_once()
+            except Aborted as aborted:
+                print(f"ccvm: {aborted}", file=sys.stderr, flush=True)
+        print(
+            f"ccvm: status {SETUP}: QEMU gave up {ATTEMPTS} times",
+            file=sys.stderr,
+            flush=True,
+        )
+        return SETUP
+
+    def _run_once(self) -> int:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(_run_folder())
             shared = self._shared(stack, folder)
@@ -212,6 +239,8 @@ class Session:
             stack.callback(mine.close)
         outcome = self._watch(process, ours, log)
         complaint = process.communicate()[0].decode(errors="replace").strip()
+        if process.returncode == -signal.SIGABRT and not self._started:
+            raise Aborted(f"QEMU gave up before the command began: {complaint}")
         return self._verdict(outcome, process.returncode, complaint, log_name)
 
     def _watch(
@@ -270,6 +299,7 @@ class Session:
         for channel in channels:
             channel.flush()
         self._console.finish()
+        self._started = channels[0].started
         if reason:
             _end(process)
         return reason, channels[0].trailer

@@ -1,6 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 """The guest runner: outside checks rely on what it says."""
 
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
 import pytest
 import vm
 
@@ -94,3 +101,33 @@ def test_latency():
     )
     before, after = (float(line.split()[0]) for line in result.stdout.splitlines())
     assert after - before >= 1.0, result.stdout
+
+
+def _qemu(ccvm: int) -> int:
+    """The QEMU that a ccvm has started, 0 if there is none yet."""
+    children = Path(f"/proc/{ccvm}/task/{ccvm}/children").read_text().split()
+    for child in children:
+        with contextlib.suppress(FileNotFoundError):
+            words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+            if "qemu-system" in words[0] and "-kernel" in words:
+                return int(child)
+    return 0
+
+
+@pytest.mark.parametrize("times,status", [(1, 0), (3, 125)])
+def test_qemu_gives_up(times, status):
+    """A QEMU that gives up while the guest boots is started again, not for ever."""
+    words = [str(vm.CCVM), "run", "--timeout", "60", "echo fine"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **pipes) as process:
+        killed = set()
+        while process.poll() is None and len(killed) < times:
+            qemu = _qemu(process.pid)
+            if qemu and qemu not in killed:
+                os.kill(qemu, signal.SIGABRT)
+                killed.add(qemu)
+            time.sleep(0.02)
+        output, complaints = process.communicate()
+    assert process.returncode == status, complaints
+    assert complaints.count("gave up before the command began") == times
+    assert output == ("fine\n" if times == 1 else "")

@@ -236,7 +236,8 @@ echo 0 >{functions}/verbose
 echo cc_swiotlb_share >{functions}/inject
 echo cc_swiotlb_unshare >{functions}/inject
 echo 2 >{functions}/times
-( sleep 1; echo 100 >{functions}/probability; echo 512K:64 >{vm.PARAMETERS}/watermark ) &
+( sleep 1; echo 100 >{functions}/probability
+  echo 512K:64 >{vm.PARAMETERS}/watermark ) &
 {SCRIPT} /host/{debug_torture_module.name} 5
 """,
         *("--debug", "--add", FOLDER, "--add", str(debug_torture_module)),
