@@ -140,15 +140,19 @@ def test_burst_from_idle(convert_us):
     result = _burst("--convert-us", convert_us)
     assert "fio: 0" in result.stdout, result.tail()
     assert "err= 0" in result.stdout, result.tail()
-    assert result.count("exhausted") == 0, result.tail()
-    assert not vm.lines(result.console, "buffer is full|I/O error")
+    assert not vm.lines(result.console, "I/O error")
+    if convert_us == "260":
+        # A chunk, four of the largest slots, takes 133 ms. A mapping waits for 3 s at
+        # most while many others do; the first wait, of 100 ms, is never long enough.
+        assert result.count("exhausted") * 10000 <= result.count("bounced")
+        assert result.count("late") > 0
+    else:
+        assert result.count("exhausted") == 0, result.tail()
+        assert not vm.lines(result.console, "buffer is full")
     # The control: it needed several times what was ready.
     assert result.count("shared_peak_bytes") > 60 << 20
     # Had it not waited for kccd, it would have gone on to larger classes.
     assert result.classes()["512K"]["waits"] + result.classes()["4K"]["waits"] > 0
-    if convert_us == "260":
-        # Nor would the first wait have been long enough.
-        assert result.count("late") > 0
 
 
 def test_burst_from_idle_in_the_legacy_pool():
