@@ -281,6 +281,11 @@ impl Depot {
         self.read(class, Gauge::out)
     }
 
+    /// Below how many slots of `class` in the depot kccd is rung.
+    pub(crate) fn low(&self, class: SizeClass) -> u32 {
+        self.read(class, Gauge::low)
+    }
+
     /// Most slots of `class` that were ever out of the depot.
     pub(crate) fn peak(&self, class: SizeClass) -> u32 {
         self.read(class, Gauge::peak)

@@ -79,7 +79,7 @@ impl Gauge {
     /// How many magazines of `room` slots stay in the depot.
     pub(super) fn keep(&self, depth: Depth, room: usize) -> usize {
         match depth {
-            Depth::Surplus => (self.low.load(Relaxed) as usize).div_ceil(room),
+            Depth::Surplus => (self.low() as usize).div_ceil(room),
             Depth::Ready => self.reserve.load(Relaxed) as usize / room,
             Depth::Reserve => 0,
         }
@@ -88,6 +88,11 @@ impl Gauge {
     /// Slots in the depot.
     pub(super) fn free(&self) -> u32 {
         self.free.load(Relaxed)
+    }
+
+    /// Below how many slots in the depot kccd is rung.
+    pub(super) fn low(&self) -> u32 {
+        self.low.load(Relaxed)
     }
 
     /// Slots that belong to the depot.
@@ -109,7 +114,7 @@ impl Gauge {
     /// Whether kccd should hear of how little is left.
     #[inline]
     pub(super) fn is_low(&self) -> bool {
-        self.free() < self.low.load(Relaxed)
+        self.free() < self.low()
     }
 
     /// Whether kccd should hear of how much there is.
