@@ -258,6 +258,18 @@ impl Depot {
         self.ask(class, Gauge::is_dry)
     }
 
+    /// Notes that kccd could not make more of `class`, or that it may try again.
+    pub(crate) fn note_failed(&self, class: SizeClass, failed: bool) {
+        if let Some(gauge) = self.gauges.get(class.index()) {
+            gauge.note_failed(failed);
+        }
+    }
+
+    /// Whether kccd could not make more of `class` in this round.
+    pub(crate) fn has_failed(&self, class: SizeClass) -> bool {
+        self.ask(class, Gauge::has_failed)
+    }
+
     fn read(&self, class: SizeClass, what: impl Fn(&Gauge) -> u32) -> u32 {
         self.gauges.get(class.index()).map_or(0, what)
     }

@@ -53,6 +53,8 @@ pub(super) struct Gauge {
     windows: [Atomic<u32>; WINDOWS],
     /// 1 if a mapping found nothing since kccd had enough. Written without the lock.
     dry: Atomic<u32>,
+    /// 1 if kccd could not make more in this round. kccd's alone.
+    failed: Atomic<u32>,
 }
 
 impl Gauge {
@@ -68,6 +70,7 @@ impl Gauge {
             recent: Atomic::new(0),
             windows: [const { Atomic::new(0) }; WINDOWS],
             dry: Atomic::new(0),
+            failed: Atomic::new(0),
         }
     }
 
@@ -138,6 +141,16 @@ impl Gauge {
         if self.is_dry() != dry {
             self.dry.store(u32::from(dry), Relaxed);
         }
+    }
+
+    /// Whether kccd could not make more since the last [`Self::note_failed`] of `false`.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Relaxed) != 0
+    }
+
+    /// Notes that kccd could not make more, or that it may try again.
+    pub(super) fn note_failed(&self, failed: bool) {
+        self.failed.store(u32::from(failed), Relaxed);
     }
 
     // The following are called with the depot's lock held.

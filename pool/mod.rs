@@ -156,13 +156,20 @@ impl Pool {
     ///
     /// May sleep.
     pub(crate) fn new() -> impl PinInit<Self, Error> {
+        Self::with_nodes(memory::nodes())
+    }
+
+    /// The same with depots for so many NUMA nodes, whether they are there or not.
+    ///
+    /// May sleep.
+    pub(crate) fn with_nodes(nodes: usize) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             directory: Directory::new(memory::frames())?,
             last_address: device::last_address(directory.bytes()),
             caches: CpuCaches::new()?,
             depots: {
                 let mut depots = KVec::new();
-                for _ in 0..memory::nodes() {
+                for _ in 0..nodes {
                     depots.push(KBox::pin_init(Depot::new(), GFP_KERNEL)?, GFP_KERNEL)?;
                 }
                 depots

@@ -129,12 +129,12 @@ impl IdleSpans {
     }
 }
 
-/// Why there are no more slots than before.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Why there are no more slots than before, the worst last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum GrowError {
     /// `cc_swiotlb.max=` is reached.
     AtMax,
-    /// No private memory for a chunk, or for the records of its slots.
+    /// No private memory for a chunk, on any node, or for the records of its slots.
     NoMemory,
     /// The conversion failed; the chunk is lost.
     Conversion,
@@ -293,6 +293,11 @@ impl Pool {
     /// Number of NUMA nodes that slots are kept for.
     pub(crate) fn nodes(&self) -> usize {
         self.depots.len()
+    }
+
+    /// Whether a span of a chunk of `node` has no class. To be called by kccd only.
+    pub(crate) fn has_spare(&self, node: usize) -> bool {
+        self.stock.lock().spare.iter().any(|it| it.node == node)
     }
 
     /// Spans that have no class. Takes no lock.
