@@ -109,7 +109,8 @@ impl Pool {
         let mut any = false;
         for cpu in self.caches.active() {
             any |= cpus::run_on(cpu, self, |pool, irq| {
-                pool.caches.drain(|| pool.depots_from(pool.home()), irq);
+                pool.caches
+                    .drain(|| pool.depots_over_again(pool.home()), irq);
             });
         }
         any
@@ -118,7 +119,7 @@ impl Pool {
     /// Returns what a dead CPU holds to the depots.
     pub(crate) fn drain_dead(&self, cpu: &cpus::DeadCpu) {
         let home = self.node_of(cpu.id());
-        self.caches.drain_dead(cpu, || self.depots_from(home));
+        self.caches.drain_dead(cpu, || self.depots_over_again(home));
     }
 
     /// Retires one span of `node`, of a class that has one too many: the one whose chunk is the
@@ -245,11 +246,12 @@ impl Pool {
                 return true;
             }
         }
-        for depot in self.depots_from(node) {
-            if let Err(slot) = depot.restore(&mut hand) {
+        for depot in self.depots_over_again(node) {
+            match depot.restore(&mut hand) {
+                Ok(()) => break,
                 // No room there; the next one.
-                hand.take(&slot);
-            }
+                Err(slot) => hand.take(&slot),
+            };
         }
         while hand.pop().is_some() {
             self.lost(span.class());

@@ -20,6 +20,16 @@
 //!
 //! An exchange does not change how many magazines a depot has. So the lists never need more room
 //! than [`Shelf::enlarge`] has made for what was added.
+//!
+//! # How it is found
+//!
+//! The proof is for all depots at one time, and they are looked at one after the other. Meanwhile an
+//! empty magazine may move from one that is next to one that was before: another CPU leaves a full
+//! magazine there, and yet another fetches one here. That takes two exchanges by others for each time
+//! that all depots are looked at in vain, and all of them are looked at [`PASSES`] times. Each time
+//! is as improbable as the first one, so that a proof is not worth a lock on all depots. If they were
+//! all in vain, a slot has no place: it counts as leaked, its span can never be retired, the kernel
+//! log says so, and nothing else happens.
 
 use super::{
     magazine::Magazine,
@@ -28,6 +38,9 @@ use super::{
 };
 use core::mem;
 use kernel::prelude::*;
+
+/// How often all depots are looked at for an empty magazine.
+pub(super) const PASSES: usize = 100;
 
 /// The magazines of one class in one depot.
 ///
