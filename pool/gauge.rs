@@ -43,8 +43,11 @@ pub(super) struct Gauge {
     high: Atomic<u32>,
     /// Slots that are held back.
     reserve: Atomic<u32>,
-    /// Slots that belong to this depot.
+    /// Slots that were made for this depot's node, and not retired since. Not the same ones are
+    /// in the depot: a slot that was taken on one node may come back on another.
     slots: Atomic<u32>,
+    /// Slots that kccd has in its hand, out of this depot.
+    hand: Atomic<u32>,
     /// Most slots of the class that were ever out of the depot.
     peak: Atomic<u32>,
     /// Most slots that were out of the depot since the window was turned.
@@ -66,6 +69,7 @@ impl Gauge {
             high: Atomic::new(u32::MAX),
             reserve: Atomic::new(0),
             slots: Atomic::new(0),
+            hand: Atomic::new(0),
             peak: Atomic::new(0),
             recent: Atomic::new(0),
             windows: [const { Atomic::new(0) }; WINDOWS],
@@ -74,7 +78,10 @@ impl Gauge {
         }
     }
 
-    /// Slots that are not in the depot.
+    /// Slots that are not in the depot, of as many as belong to it.
+    ///
+    /// A depot has magazines for its own slots and no more (shelf.rs). So what it has of others' is
+    /// what others have of its own, or what is in use, but for less than a magazine.
     pub(super) fn out(&self) -> u32 {
         self.slots().saturating_sub(self.free())
     }
@@ -93,14 +100,19 @@ impl Gauge {
         self.free.load(Relaxed)
     }
 
-    /// Below how many slots in the depot kccd is rung.
-    pub(super) fn low(&self) -> u32 {
-        self.low.load(Relaxed)
+    /// Slots that belong to the depot, without those in kccd's hand.
+    pub(super) fn slots(&self) -> u32 {
+        self.own().saturating_sub(self.hand.load(Relaxed))
     }
 
     /// Slots that belong to the depot.
-    pub(super) fn slots(&self) -> u32 {
+    pub(super) fn own(&self) -> u32 {
         self.slots.load(Relaxed)
+    }
+
+    /// Below how many slots in the depot kccd is rung.
+    pub(super) fn low(&self) -> u32 {
+        self.low.load(Relaxed)
     }
 
     /// Most slots that were ever out of the depot.
@@ -176,17 +188,24 @@ impl Gauge {
     /// Slots were added that count as the depot's own from now on.
     pub(super) fn made(&self, slots: usize) {
         self.slots
-            .store(self.slots().saturating_add(slots as u32), Relaxed);
+            .store(self.own().saturating_add(slots as u32), Relaxed);
         self.free
             .store(self.free().saturating_add(slots as u32), Relaxed);
     }
 
-    /// The opposite of [`Self::made`].
+    /// kccd took slots in its hand. They are not in the depot any more, and not out.
     pub(super) fn withdrew(&self, slots: usize) {
-        self.slots
-            .store(self.slots().saturating_sub(slots as u32), Relaxed);
+        let hand = self.hand.load(Relaxed).saturating_add(slots as u32);
+        self.hand.store(hand, Relaxed);
         self.free
             .store(self.free().saturating_sub(slots as u32), Relaxed);
+    }
+
+    /// kccd's hand is empty, and `gone` of the depot's own slots are no more.
+    pub(super) fn settle(&self, gone: usize) {
+        self.hand.store(0, Relaxed);
+        self.slots
+            .store(self.own().saturating_sub(gone as u32), Relaxed);
     }
 
     /// Sets when kccd wants to hear of the class, and what is held back.

@@ -6,7 +6,8 @@
 //! magazine, [`slot`] records the mapping, and `glue::bounce` copies. The way back: [`directory`]
 //! finds the slot of an address. [`take`] is what happens when a CPU has no slot, or no room for
 //! one: [`depot`] stands behind the caches, and [`stock`] behind the depots, where kccd makes slots
-//! out of memory. [`retire`] is how it makes memory out of slots.
+//! out of memory. [`retire`] is how it makes memory out of slots, and [`settle`] what the nodes owe
+//! each other then.
 //!
 //! Everything that is kept is in private memory. Shared memory holds payload and nothing else.
 //!
@@ -24,6 +25,7 @@ pub(crate) mod gauge;
 pub(crate) mod layout;
 mod magazine;
 mod retire;
+mod settle;
 mod shelf;
 pub(crate) mod slot;
 pub(crate) mod span;
