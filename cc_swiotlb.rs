@@ -86,6 +86,7 @@ struct Files {
     _dir: Dir,
     _stats: PoolFile,
     _classes: Option<PoolFile>,
+    _nodes: Option<PoolFile>,
     _drain: Option<PoolFile>,
 }
 
@@ -103,6 +104,15 @@ impl Files {
             Some(_) => Some(KBox::pin_init(
                 dir.read_callback_file(c"classes", pool, &|pool: &Option<&Pool>, out| {
                     pool.map_or(Ok(()), |pool| pool.write_classes(out))
+                }),
+                GFP_KERNEL,
+            )?),
+            None => None,
+        };
+        let nodes = match pool {
+            Some(_) => Some(KBox::pin_init(
+                dir.read_callback_file(c"nodes", pool, &|pool: &Option<&Pool>, out| {
+                    pool.map_or(Ok(()), |pool| pool.write_nodes(out))
                 }),
                 GFP_KERNEL,
             )?),
@@ -127,6 +137,7 @@ impl Files {
             _dir: dir,
             _stats: stats,
             _classes: classes,
+            _nodes: nodes,
             _drain: drain,
         })
     }

@@ -46,8 +46,8 @@ const BATCH: usize = 64;
 #[pin_data]
 pub(crate) struct Depot {
     #[pin]
-    shelves: SpinLockIrq<[Shelf; CLASSES]>,
-    gauges: [Gauge; CLASSES],
+    pub(super) shelves: SpinLockIrq<[Shelf; CLASSES]>,
+    pub(super) gauges: [Gauge; CLASSES],
 }
 
 impl Depot {
@@ -121,7 +121,7 @@ impl Depot {
         next: impl FnMut() -> Option<FreeSlot>,
         irq: &LocalInterruptDisabled,
     ) -> Result<(), FreeSlot> {
-        self.store_all(class, next, Gauge::gave, irq)
+        self.store_all(class, next, irq)
     }
 
     /// Stores slots that were withdrawn. Gives back the one that there is no room for.
@@ -134,7 +134,7 @@ impl Depot {
                 hand.pop()
             };
             let irq = local_interrupt_disable();
-            self.store_all(class, next, Gauge::made, &irq)?;
+            self.store_all(class, next, &irq)?;
         }
         Ok(())
     }
@@ -143,7 +143,6 @@ impl Depot {
         &self,
         class: SizeClass,
         mut next: impl FnMut() -> Option<FreeSlot>,
-        account: impl Fn(&Gauge, usize),
         irq: &LocalInterruptDisabled,
     ) -> Result<(), FreeSlot> {
         let mut shelves = self.shelves.lock_with(irq);
@@ -153,13 +152,14 @@ impl Depot {
         };
         while let Some(slot) = next() {
             shelf.store(slot)?;
-            account(gauge, 1);
+            gauge.gave(1);
         }
         Ok(())
     }
 
-    /// Moves the slots of the span in `hand` there, as many as are in the depot. They do not count
-    /// as the depot's any more. A few batches, with the lock held for each.
+    /// Moves the slots of the span in `hand` there, as many as are in the depot. Until
+    /// [`Self::settle`] they are neither in the depot nor out. A few batches, with the lock held for
+    /// each.
     pub(crate) fn withdraw(&self, hand: &mut Withdrawn) {
         let class = hand.span().class();
         let Some(gauge) = self.gauges.get(class.index()) else {
@@ -258,6 +258,18 @@ impl Depot {
         self.ask(class, Gauge::is_dry)
     }
 
+    /// Notes that kccd could not make more of `class`, or that it may try again.
+    pub(crate) fn note_failed(&self, class: SizeClass, failed: bool) {
+        if let Some(gauge) = self.gauges.get(class.index()) {
+            gauge.note_failed(failed);
+        }
+    }
+
+    /// Whether kccd could not make more of `class` in this round.
+    pub(crate) fn has_failed(&self, class: SizeClass) -> bool {
+        self.ask(class, Gauge::has_failed)
+    }
+
     fn read(&self, class: SizeClass, what: impl Fn(&Gauge) -> u32) -> u32 {
         self.gauges.get(class.index()).map_or(0, what)
     }
@@ -279,6 +291,11 @@ impl Depot {
     /// Slots of `class` that are out of the depot, those cached by CPUs included.
     pub(crate) fn out(&self, class: SizeClass) -> u32 {
         self.read(class, Gauge::out)
+    }
+
+    /// Below how many slots of `class` in the depot kccd is rung.
+    pub(crate) fn low(&self, class: SizeClass) -> u32 {
+        self.read(class, Gauge::low)
     }
 
     /// Most slots of `class` that were ever out of the depot.
@@ -462,40 +479,6 @@ mod tests {
         depot.turn_window(class, 3);
         assert_eq!(depot.demand(class), 0);
         assert_eq!(depot.peak(class), room);
-        Ok(())
-    }
-
-    #[test]
-    fn what_is_withdrawn_is_not_demand() -> Result {
-        let class = SizeClass::for_bytes(4096).ok_or(ERANGE)?;
-        let depot = KBox::pin_init(Depot::new(), GFP_KERNEL)?;
-        let span = Span::new(class, Phys::new(0))?;
-        let magazines = Magazine::for_span(class)?;
-        depot.make_room(class, magazines.len())?;
-        depot.add(class, span.fill(magazines));
-        let total = depot.slots(class);
-
-        let mut hand = Withdrawn::new(span);
-        depot.withdraw(&mut hand);
-        assert!(hand.is_complete());
-        assert_eq!((depot.slots(class), depot.free(class)), (0, 0));
-        assert!(depot.restore(&mut hand).is_ok());
-        assert_eq!((depot.slots(class), depot.free(class)), (total, total));
-        assert_eq!(depot.demand(class), 0);
-
-        // One slot is in use: all others come, and go back.
-        let mut magazine = Magazine::new(class)?;
-        let irq = local_interrupt_disable();
-        let _ = depot.swap_for_full(class, Depth::Ready, &mut magazine, &irq);
-        let used = magazine.pop();
-        let back = depot.take_back(class, || magazine.pop(), &irq);
-        drop(irq);
-        assert!(used.is_some() && back.is_ok());
-        depot.withdraw(&mut hand);
-        assert_eq!(hand.len() as u32, total - 1);
-        assert!(!hand.is_complete());
-        assert!(depot.restore(&mut hand).is_ok());
-        assert_eq!((depot.slots(class), depot.free(class)), (total, total - 1));
         Ok(())
     }
 }

@@ -43,8 +43,11 @@ pub(super) struct Gauge {
     high: Atomic<u32>,
     /// Slots that are held back.
     reserve: Atomic<u32>,
-    /// Slots that belong to this depot.
+    /// Slots that were made for this depot's node, and not retired since. Not the same ones are
+    /// in the depot: a slot that was taken on one node may come back on another.
     slots: Atomic<u32>,
+    /// Slots that kccd has in its hand, out of this depot.
+    hand: Atomic<u32>,
     /// Most slots of the class that were ever out of the depot.
     peak: Atomic<u32>,
     /// Most slots that were out of the depot since the window was turned.
@@ -53,6 +56,8 @@ pub(super) struct Gauge {
     windows: [Atomic<u32>; WINDOWS],
     /// 1 if a mapping found nothing since kccd had enough. Written without the lock.
     dry: Atomic<u32>,
+    /// 1 if kccd could not make more in this round. kccd's alone.
+    failed: Atomic<u32>,
 }
 
 impl Gauge {
@@ -64,14 +69,19 @@ impl Gauge {
             high: Atomic::new(u32::MAX),
             reserve: Atomic::new(0),
             slots: Atomic::new(0),
+            hand: Atomic::new(0),
             peak: Atomic::new(0),
             recent: Atomic::new(0),
             windows: [const { Atomic::new(0) }; WINDOWS],
             dry: Atomic::new(0),
+            failed: Atomic::new(0),
         }
     }
 
-    /// Slots that are not in the depot.
+    /// Slots that are not in the depot, of as many as belong to it.
+    ///
+    /// A depot has magazines for its own slots and no more (shelf.rs). So what it has of others' is
+    /// what others have of its own, or what is in use, but for less than a magazine.
     pub(super) fn out(&self) -> u32 {
         self.slots().saturating_sub(self.free())
     }
@@ -79,7 +89,7 @@ impl Gauge {
     /// How many magazines of `room` slots stay in the depot.
     pub(super) fn keep(&self, depth: Depth, room: usize) -> usize {
         match depth {
-            Depth::Surplus => (self.low.load(Relaxed) as usize).div_ceil(room),
+            Depth::Surplus => (self.low() as usize).div_ceil(room),
             Depth::Ready => self.reserve.load(Relaxed) as usize / room,
             Depth::Reserve => 0,
         }
@@ -90,9 +100,19 @@ impl Gauge {
         self.free.load(Relaxed)
     }
 
-    /// Slots that belong to the depot.
+    /// Slots that belong to the depot, without those in kccd's hand.
     pub(super) fn slots(&self) -> u32 {
+        self.own().saturating_sub(self.hand.load(Relaxed))
+    }
+
+    /// Slots that belong to the depot.
+    pub(super) fn own(&self) -> u32 {
         self.slots.load(Relaxed)
+    }
+
+    /// Below how many slots in the depot kccd is rung.
+    pub(super) fn low(&self) -> u32 {
+        self.low.load(Relaxed)
     }
 
     /// Most slots that were ever out of the depot.
@@ -109,7 +129,7 @@ impl Gauge {
     /// Whether kccd should hear of how little is left.
     #[inline]
     pub(super) fn is_low(&self) -> bool {
-        self.free() < self.low.load(Relaxed)
+        self.free() < self.low()
     }
 
     /// Whether kccd should hear of how much there is.
@@ -135,6 +155,16 @@ impl Gauge {
         }
     }
 
+    /// Whether kccd could not make more since the last [`Self::note_failed`] of `false`.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Relaxed) != 0
+    }
+
+    /// Notes that kccd could not make more, or that it may try again.
+    pub(super) fn note_failed(&self, failed: bool) {
+        self.failed.store(u32::from(failed), Relaxed);
+    }
+
     // The following are called with the depot's lock held.
 
     /// Slots went out.
@@ -158,17 +188,24 @@ impl Gauge {
     /// Slots were added that count as the depot's own from now on.
     pub(super) fn made(&self, slots: usize) {
         self.slots
-            .store(self.slots().saturating_add(slots as u32), Relaxed);
+            .store(self.own().saturating_add(slots as u32), Relaxed);
         self.free
             .store(self.free().saturating_add(slots as u32), Relaxed);
     }
 
-    /// The opposite of [`Self::made`].
+    /// kccd took slots in its hand. They are not in the depot any more, and not out.
     pub(super) fn withdrew(&self, slots: usize) {
-        self.slots
-            .store(self.slots().saturating_sub(slots as u32), Relaxed);
+        let hand = self.hand.load(Relaxed).saturating_add(slots as u32);
+        self.hand.store(hand, Relaxed);
         self.free
             .store(self.free().saturating_sub(slots as u32), Relaxed);
+    }
+
+    /// kccd's hand is empty, and `gone` of the depot's own slots are no more.
+    pub(super) fn settle(&self, gone: usize) {
+        self.hand.store(0, Relaxed);
+        self.slots
+            .store(self.own().saturating_sub(gone as u32), Relaxed);
     }
 
     /// Sets when kccd wants to hear of the class, and what is held back.

@@ -6,7 +6,8 @@
 //! magazine, [`slot`] records the mapping, and `glue::bounce` copies. The way back: [`directory`]
 //! finds the slot of an address. [`take`] is what happens when a CPU has no slot, or no room for
 //! one: [`depot`] stands behind the caches, and [`stock`] behind the depots, where kccd makes slots
-//! out of memory. [`retire`] is how it makes memory out of slots.
+//! out of memory. [`retire`] is how it makes memory out of slots, and [`settle`] what the nodes owe
+//! each other then.
 //!
 //! Everything that is kept is in private memory. Shared memory holds payload and nothing else.
 //!
@@ -24,6 +25,7 @@ pub(crate) mod gauge;
 pub(crate) mod layout;
 mod magazine;
 mod retire;
+mod settle;
 mod shelf;
 pub(crate) mod slot;
 pub(crate) mod span;
@@ -157,13 +159,20 @@ impl Pool {
     ///
     /// May sleep.
     pub(crate) fn new() -> impl PinInit<Self, Error> {
+        Self::with_nodes(memory::nodes())
+    }
+
+    /// The same with depots for so many NUMA nodes, whether they are there or not.
+    ///
+    /// May sleep.
+    pub(crate) fn with_nodes(nodes: usize) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             directory: Directory::new(memory::frames())?,
             last_address: device::last_address(directory.bytes()),
             caches: CpuCaches::new()?,
             depots: {
                 let mut depots = KVec::new();
-                for _ in 0..memory::nodes() {
+                for _ in 0..nodes {
                     depots.push(KBox::pin_init(Depot::new(), GFP_KERNEL)?, GFP_KERNEL)?;
                 }
                 depots

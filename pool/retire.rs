@@ -114,7 +114,8 @@ impl Pool {
         let mut any = false;
         for cpu in self.caches.active() {
             any |= cpus::run_on(cpu, self, |pool, irq| {
-                pool.caches.drain(|| pool.depots_from(pool.home()), irq);
+                pool.caches
+                    .drain(|| pool.depots_over_again(pool.home()), irq);
             });
         }
         any
@@ -123,21 +124,22 @@ impl Pool {
     /// Returns what a dead CPU holds to the depots.
     pub(crate) fn drain_dead(&self, cpu: &cpus::DeadCpu) {
         let home = self.node_of(cpu.id());
-        self.caches.drain_dead(cpu, || self.depots_from(home));
+        self.caches.drain_dead(cpu, || self.depots_over_again(home));
     }
 
-    /// Retires one span of `node`, of a class that has one too many: the one whose chunk is the
-    /// easiest to empty.
+    /// Retires one span that was made for `node`, of a class that has one too many there: the one
+    /// whose chunk is the easiest to empty.
     ///
     /// Returns whether it did. May sleep. To be called by kccd only.
     pub(crate) fn retire(&self, node: usize, surplus: &[u32; CLASSES]) -> bool {
         let mut stock = self.stock.lock();
         for _ in 0..STUCK {
-            let Some(span) = self.easiest(&stock, node, surplus) else {
+            let Some((span, place)) = self.easiest(&stock, node, surplus) else {
                 return false;
             };
-            if self.withdraw(span, node) {
-                self.set_aside(&mut stock, span, node);
+            if self.withdraw(span) {
+                self.set_aside(&mut stock, span, place);
+                self.settle_retired(span);
                 return true;
             }
             self.stats.retire_failures.add(1);
@@ -151,14 +153,11 @@ impl Pool {
         self.stock.lock().stuck = [None; STUCK];
     }
 
-    /// Empties the chunk that is the easiest to empty, of those that no mapping uses, by moving its
-    /// spans to spare memory of others. Without this, what is spare would be scattered in the end.
+    /// Empties the chunk of `node` that is the easiest to empty, of those that no mapping uses, by
+    /// moving its spans to spare memory of others. Without this, what is spare would be scattered in the end.
     ///
     /// Returns whether it could. May sleep. To be called by kccd only.
     pub(crate) fn compact(&self, node: usize) -> bool {
-        let Some(depot) = self.depot(node) else {
-            return false;
-        };
         let mut stock = self.stock.lock();
         let Some(from) = self.sparse(&stock, node) else {
             return false;
@@ -166,19 +165,14 @@ impl Pool {
         let spans = (0..SPANS_PER_CHUNK).map(|index| from.add(index * SPAN_BYTES));
         for span in spans.filter_map(|base| self.directory.get(base)) {
             // The fullest of the other chunks, which is the last that will be emptied.
-            let place = (0..stock.spare.len())
-                .filter_map(|place| stock.spare.get(place).map(|it| (place, it)))
-                .filter(|(_, it)| it.node == node && it.is_settled())
-                .filter(|(_, it)| !it.base.is_in_chunk(from))
-                .max_by_key(|(_, it)| self.chunk_users(it.base))
-                .map(|(place, _)| place);
-            let Some(Ok(spare)) = place.map(|place| stock.spare.remove(place)) else {
+            let wanted = |it: &SpareSpan| it.node == node && !it.base.is_in_chunk(from);
+            let Some(spare) = self.take_spare(&mut stock, wanted) else {
                 return false;
             };
             // First the new one, so that the class does not run dry meanwhile. It has one too many
             // if the old one turns out to be in use.
             if self
-                .cut(&mut stock, depot, span.class(), spare.base)
+                .cut(&mut stock, span.node(), span.class(), spare.base)
                 .is_err()
             {
                 let _ = stock.spare.push_within_capacity(spare);
@@ -186,11 +180,12 @@ impl Pool {
             }
             self.stats.refill(span.class()).add(1);
             self.stats.stock(stock.chunks.len(), stock.spare.len());
-            if !self.withdraw(span, node) {
+            if !self.withdraw(span) {
                 self.stats.retire_failures.add(1);
                 return false;
             }
             self.set_aside(&mut stock, span, node);
+            self.settle_retired(span);
         }
         self.stats.compactions.add(1);
         true
@@ -209,7 +204,8 @@ impl Pool {
         if chunks.any(|chunk| self.chunk_users(chunk.shared.base()) == 0) {
             return None;
         }
-        let (cost, chunk) = self.cheapest(stock, node, &[u32::MAX; CLASSES])?;
+        let ours = |chunk: &Chunk| chunk.node == node;
+        let (cost, chunk) = self.cheapest(stock, ours, |_| true, &[u32::MAX; CLASSES])?;
         (cost.stuck == 0).then(|| chunk.shared.base())
     }
 
@@ -242,7 +238,8 @@ impl Pool {
     }
 
     /// Fetches all slots of `span`. Returns whether that was all of them; if not, they are back.
-    fn withdraw(&self, span: &'static Span, node: usize) -> bool {
+    fn withdraw(&self, span: &'static Span) -> bool {
+        let node = span.node();
         let mut hand = Withdrawn::new(span);
         for draining in [false, true] {
             if draining && !self.drain_cpus() {
@@ -256,44 +253,50 @@ impl Pool {
                 return true;
             }
         }
-        for depot in self.depots_from(node) {
-            if let Err(slot) = depot.restore(&mut hand) {
+        for depot in self.depots_over_again(node) {
+            match depot.restore(&mut hand) {
+                Ok(()) => break,
                 // No room there; the next one.
-                hand.take(&slot);
-            }
+                Err(slot) => hand.take(&slot),
+            };
         }
         while hand.pop().is_some() {
             self.lost(span.class());
         }
+        self.settle(span.class(), node, 0);
         false
     }
 
-    /// The span of `node` to be retired next.
+    /// The span made for `node` that is to be retired next, and the node of its chunk.
     fn easiest(
         &self,
         stock: &Stock,
         node: usize,
         surplus: &[u32; CLASSES],
-    ) -> Option<&'static Span> {
-        let (cost, chunk) = self.cheapest(stock, node, surplus)?;
-        self.directory.get(chunk.spans().nth(cost.first)?)
+    ) -> Option<(&'static Span, usize)> {
+        let ours = |span: &Span| span.node() == node;
+        let (cost, chunk) = self.cheapest(stock, |_| true, ours, surplus)?;
+        let span = self.directory.get(chunk.spans().nth(cost.first)?)?;
+        Some((span, chunk.node))
     }
 
-    /// The chunk of `node` that is the easiest to empty, where each class can do without as many
-    /// spans as `surplus` says.
+    /// The chunk that is the easiest to empty, of those that are `wanted`, where of the spans that
+    /// `can_go` each class can do without as many as `surplus` says.
     fn cheapest<'a>(
         &self,
         stock: &'a Stock,
-        node: usize,
+        wanted: impl Fn(&Chunk) -> bool,
+        can_go: impl Fn(&Span) -> bool,
         surplus: &[u32; CLASSES],
     ) -> Option<(Cost, &'a Chunk)> {
         let mut best: Option<(Cost, &Chunk)> = None;
-        let ours = stock.chunks.iter().rev().filter(|it| it.node == node);
-        for (looked, chunk) in ours.enumerate() {
+        let wanted = stock.chunks.iter().rev().filter(|it| wanted(it));
+        for (looked, chunk) in wanted.enumerate() {
             if looked >= LOOK_AT && best.is_some() {
                 break;
             }
-            let Some(cost) = Cost::of(self.uses(stock, chunk, surplus), *surplus) else {
+            let uses = self.uses(stock, chunk, &can_go, surplus);
+            let Some(cost) = Cost::of(uses, *surplus) else {
                 continue;
             };
             // Among equals the youngest.
@@ -308,6 +311,7 @@ impl Pool {
         &self,
         stock: &Stock,
         chunk: &Chunk,
+        can_go: impl Fn(&Span) -> bool,
         surplus: &[u32; CLASSES],
     ) -> [Use; SPANS_PER_CHUNK] {
         let mut uses = [Use::Spare; SPANS_PER_CHUNK];
@@ -317,7 +321,7 @@ impl Pool {
             };
             let left = surplus.get(span.class().index()).copied().unwrap_or(0);
             let stuck = stock.stuck.contains(&Some(base));
-            *usage = if left > 0 && !stuck && span.is_idle() {
+            *usage = if left > 0 && !stuck && can_go(span) && span.is_idle() {
                 Use::Idle(span.class())
             } else {
                 Use::Busy

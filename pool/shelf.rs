@@ -20,6 +20,26 @@
 //!
 //! An exchange does not change how many magazines a depot has. So the lists never need more room
 //! than [`Shelf::enlarge`] has made for what was added.
+//!
+//! # How it is found
+//!
+//! The proof is for all depots at one time, and they are looked at one after the other. Meanwhile an
+//! empty magazine may move from one that is next to one that was before: another CPU leaves a full
+//! magazine there, and yet another fetches one here. That takes two exchanges by others for each time
+//! that all depots are looked at in vain, and all of them are looked at [`PASSES`] times. Each time
+//! is as improbable as the first one, so that a proof is not worth a lock on all depots. If they were
+//! all in vain, a slot has no place: it counts as leaked, its span can never be retired, the kernel
+//! log says so, and nothing else happens.
+//!
+//! # Whose they are
+//!
+//! A depot has one magazine for each c slots that were made for its node, full or empty, and no more.
+//! So slots that are taken on one node and come back on another do not gather there: its own
+//! are the most that it has room for, and the others go where empty magazines are. As a span is
+//! retired, its slots may be found, and magazines be taken away, in any depot. After that kccd moves
+//! magazines between the depots until it is right again (settle.rs). While it holds one, the
+//! lists have one less: there still is an empty one for who asks. If it is full, at most S / c - 3
+//! are in `full`; if it is empty, one of the two is left.
 
 use super::{
     magazine::Magazine,
@@ -28,6 +48,9 @@ use super::{
 };
 use core::mem;
 use kernel::prelude::*;
+
+/// How often all depots are looked at for an empty magazine.
+pub(super) const PASSES: usize = 100;
 
 /// The magazines of one class in one depot.
 ///
@@ -181,6 +204,11 @@ impl Shelf {
         self.empty.pop()
     }
 
+    /// Takes a magazine away for good: an empty one, or else a full one.
+    pub(super) fn remove_any(&mut self) -> Option<Magazine> {
+        self.empty.pop().or_else(|| self.full.pop())
+    }
+
     /// How many magazines there are, without `open`.
     pub(super) fn magazines(&self) -> usize {
         self.full.len() + self.empty.len()
@@ -213,9 +241,14 @@ impl Shelf {
         }
     }
 
-    /// Adds a magazine full of new slots. There must be room for it.
-    pub(super) fn add(&mut self, full: Magazine) {
-        let _ = self.full.push_within_capacity(full);
+    /// Adds a magazine, full or empty. There must be room for it.
+    pub(super) fn add(&mut self, magazine: Magazine) {
+        let list = if magazine.is_empty() {
+            &mut self.empty
+        } else {
+            &mut self.full
+        };
+        let _ = list.push_within_capacity(magazine);
     }
 }
 

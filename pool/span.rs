@@ -40,10 +40,12 @@ pub(crate) struct Span {
     shift: u32,
     base: Atomic<u64>,
     slots: KVVec<Slot>,
+    /// The NUMA node that its slots were made for, wherever its memory is. Only kccd uses it.
+    node: Atomic<u32>,
 }
 
 impl Span {
-    /// Makes a span of `class` out of the memory from `base` on.
+    /// Makes a span of `class` out of the memory from `base` on, for node 0.
     ///
     /// May sleep.
     pub(crate) fn new(class: SizeClass, base: Phys) -> Result<&'static Self, AllocError> {
@@ -58,6 +60,7 @@ impl Span {
             shift: class.shift(),
             base: Atomic::new(base.raw()),
             slots,
+            node: Atomic::new(0),
         };
         Ok(KBox::leak(KBox::new(span, GFP_KERNEL)?))
     }
@@ -72,6 +75,16 @@ impl Span {
     #[inline]
     pub(crate) fn base(&self) -> Phys {
         Phys::new(self.base.load(Relaxed))
+    }
+
+    /// The NUMA node that its slots were made for.
+    pub(crate) fn node(&self) -> usize {
+        self.node.load(Relaxed) as usize
+    }
+
+    /// Says which node that is.
+    pub(crate) fn set_node(&self, node: usize) {
+        self.node.store(node as u32, Relaxed);
     }
 
     /// The slot that `addr` lies in, and how far into it.

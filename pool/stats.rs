@@ -259,6 +259,31 @@ impl Pool {
         Ok(())
     }
 
+    /// Writes the file `nodes`: what `classes` has, for each NUMA node.
+    pub(crate) fn write_nodes(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "node class    slots watermark    depot      out     peak   demand"
+        )?;
+        for (node, depot) in self.depots.iter().enumerate() {
+            for class in SizeClass::all() {
+                writeln!(
+                    out,
+                    "{:>4} {:>5} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8}",
+                    node,
+                    class.name(),
+                    depot.slots(class),
+                    depot.low(class),
+                    depot.free(class),
+                    depot.out(class),
+                    depot.peak(class),
+                    depot.demand(class)
+                )?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the file `classes`.
     pub(crate) fn write_classes(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(

@@ -75,7 +75,7 @@ impl Failures {
     }
 }
 
-/// A chunk, and the node whose depot its slots belong to.
+/// A chunk, and the node that it was made for: its memory is there, if there was any.
 pub(super) struct Chunk {
     pub(super) shared: SharedChunk,
     pub(super) node: usize,
@@ -89,12 +89,12 @@ impl Chunk {
     }
 }
 
-/// Why there are no more slots than before.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Why there are no more slots than before, the worst last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum GrowError {
-    /// `cc_swiotlb.max=` is reached.
+    /// `cc_swiotlb.max=` is reached, and nothing is spare on any node.
     AtMax,
-    /// No private memory for a chunk, or for the records of its slots.
+    /// No private memory for a chunk, on any node, or for the records of its slots.
     NoMemory,
     /// The conversion failed; the chunk is lost.
     Conversion,
@@ -139,20 +139,18 @@ impl Pool {
     ///
     /// May sleep, and takes long where a chunk is converted.
     pub(crate) fn grow(&self, class: SizeClass, node: usize) -> Result<(), GrowError> {
-        let depot = self.depots.get(node).ok_or(GrowError::NoMemory)?;
         let mut stock = self.stock.lock();
-        // Where most of the chunk is in use already: what is spare as a whole can be given back.
-        let place = (0..stock.spare.len())
-            .filter(|place| {
-                let spare = stock.spare.get(*place);
-                spare.is_some_and(|it| it.node == node && it.is_settled())
-            })
-            .max_by_key(|place| stock.spare.get(*place).map(|it| self.chunk_users(it.base)));
-        let spare = match place {
-            Some(place) => stock.spare.remove(place).map_err(|_| GrowError::NoMemory)?,
-            None => self.convert(&mut stock, node)?,
+        let spare = match self.take_spare(&mut stock, |it| it.node == node) {
+            Some(spare) => spare,
+            None => match self.convert(&mut stock, node) {
+                // Far memory is better than none. Not if a conversion failed: kccd has to pause.
+                Err(error @ (GrowError::AtMax | GrowError::NoMemory)) => {
+                    self.take_spare(&mut stock, |_| true).ok_or(error)?
+                }
+                converted => converted?,
+            },
         };
-        if let Err(error) = self.cut(&mut stock, depot, class, spare.base) {
+        if let Err(error) = self.cut(&mut stock, node, class, spare.base) {
             // There is room: it was on the list, or the list had room for it.
             let _ = stock.spare.push_within_capacity(spare);
             return Err(error);
@@ -166,6 +164,20 @@ impl Pool {
         Ok(())
     }
 
+    /// Takes the spare span out of stock, of those that are `wanted`, in whose chunk most is in use
+    /// already: what is spare as a whole can be given back.
+    pub(super) fn take_spare(
+        &self,
+        stock: &mut Stock,
+        wanted: impl Fn(&SpareSpan) -> bool,
+    ) -> Option<SpareSpan> {
+        let spare = stock.spare.iter().enumerate();
+        let (place, _) = spare
+            .filter(|(_, it)| it.is_settled() && wanted(it))
+            .max_by_key(|(_, it)| self.chunk_users(it.base))?;
+        stock.spare.remove(place).ok()
+    }
+
     /// Number of spans with a class in the chunk that `base` lies in.
     pub(super) fn chunk_users(&self, base: Phys) -> usize {
         let start = Phys::new(base.raw() & !(CHUNK_BYTES as u64 - 1));
@@ -174,14 +186,15 @@ impl Pool {
             .count()
     }
 
-    /// Cuts the span at `base` into slots of `class`.
+    /// Cuts the span at `base` into slots of `class` for `node`.
     pub(super) fn cut(
         &self,
         stock: &mut Stock,
-        depot: &Depot,
+        node: usize,
         class: SizeClass,
         base: Phys,
     ) -> Result<(), GrowError> {
+        let depot = self.depot(node).ok_or(GrowError::NoMemory)?;
         // First all that can fail: a span stays for ever once it is made.
         let magazines = Magazine::for_span(class)?;
         depot.make_room(class, magazines.len())?;
@@ -190,6 +203,7 @@ impl Pool {
             .get_mut(class.index())
             .ok_or(GrowError::NoMemory)?;
         let span = idle.take(class, base)?;
+        span.set_node(node);
         // A slot must be found again before anybody can map it. Cannot fail: the directory covers
         // all chunks in stock.
         self.directory
@@ -259,6 +273,13 @@ impl Pool {
     /// Number of NUMA nodes that slots are kept for.
     pub(crate) fn nodes(&self) -> usize {
         self.depots.len()
+    }
+
+    /// Whether a span of a chunk of `node` has no class, and can be used. To be called by kccd only.
+    pub(crate) fn has_spare(&self, node: usize) -> bool {
+        let stock = self.stock.lock();
+        let mut spare = stock.spare.iter();
+        spare.any(|it| it.node == node && it.is_settled())
     }
 
     /// Spans that have no class. Takes no lock.

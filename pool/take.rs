@@ -9,6 +9,7 @@ use super::{
     },
     depot::Depot,
     gauge::Depth,
+    shelf::PASSES,
     span::FreeSlot,
     Pool, //
 };
@@ -246,18 +247,22 @@ impl Pool {
     #[inline(never)]
     fn put_slow(&self, slot: FreeSlot, class: SizeClass, irq: &LocalInterruptDisabled) {
         // Where mappings are made on one node and end on another, the empty magazines gather at
-        // the depot of the former. While we look, they may move on to a depot that we have seen.
-        for _ in 0..3 {
-            for depot in self.depots_from(self.home()) {
-                if self.caches.push_via(depot, class, slot, irq).is_ok() {
-                    if depot.is_high(class) {
-                        self.doorbell.ring();
-                    }
-                    return;
+        // the depot of the former.
+        for depot in self.depots_over_again(self.home()) {
+            if self.caches.push_via(depot, class, slot, irq).is_ok() {
+                if depot.is_high(class) {
+                    self.doorbell.ring();
                 }
+                return;
             }
         }
         self.lost(class);
+    }
+
+    /// All depots, again and again, for who needs an empty magazine: while somebody looks, it may
+    /// move on to a depot that was looked at. See shelf.rs for why there is an end to it.
+    pub(super) fn depots_over_again(&self, home: usize) -> impl Iterator<Item = &Depot> {
+        (0..PASSES).flat_map(move |_| self.depots_from(home))
     }
 
     /// All depots, that of node `home` first.

@@ -9,6 +9,7 @@ the host gets to see.  Offset N in that file is guest-physical address N.
 
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -32,6 +33,7 @@ TCG_LAPIC_TIMER_HZ = 1_000_000_000
 SHARED_BIT = 0x1000000000
 MAX_MEMORY = 32 * GIB
 MIN_MEMORY = 256 * MIB
+MAX_NODES = 8
 
 # The q35 machine puts all memory below 4 GiB if it is less than this, and
 # otherwise 2 GiB there and the rest from 4 GiB on.
@@ -51,6 +53,14 @@ class Files:
     """The shared memory of a confidential guest."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """A NUMA node. Either may be 0."""
+
+    cpus: int
+    memory: int
+
+
 @dataclasses.dataclass
 class Options:
     """What the user chose."""
@@ -59,6 +69,8 @@ class Options:
     swiotlb: str = "cc"
     cpus: int = 2
     memory: int = GIB
+    nodes: list["Node"] = dataclasses.field(default_factory=list)
+    """NUMA nodes; none is one that has all."""
     nvme: int = 1
     blk: int = 1
     net: bool = False
@@ -85,6 +97,42 @@ def parse_size(text: str) -> int:
             "a multiple of 2M"
         )
     return size
+
+
+def parse_nodes(text: str, cpus: int, memory: int) -> list[Node]:
+    """2, or 4:512M,0:512M (CPUs and memory of each), to the nodes of a guest."""
+    if text == "1":
+        return []
+    if text.isdecimal():
+        count = int(text)
+        if not 1 < count <= MAX_NODES:
+            raise Failure(f"--nodes {text}: from 1 to {MAX_NODES}")
+        if cpus % count:
+            raise Failure(f"--nodes {text}: {cpus} CPUs cannot be shared out evenly")
+        if memory % (count * 2 * MIB):
+            raise Failure(
+                f"--nodes {text}: {memory // MIB}M of memory cannot be shared out "
+                "evenly, in multiples of 2M"
+            )
+        return [Node(cpus // count, memory // count)] * count
+    found = re.findall(r"(\d+):(\d+)([MG]?)(?:,|$)", text)
+    nodes = [
+        Node(int(count), int(size) * (GIB if unit == "G" else MIB))
+        for count, size, unit in found
+    ]
+    if not re.fullmatch(r"(\d+:\d+[MG]?)(,\d+:\d+[MG]?)*", text):
+        raise Failure(f"--nodes {text}: the form is 2, or 4:512M,0:512M")
+    if not 1 < len(nodes) <= MAX_NODES:
+        raise Failure(f"--nodes {text}: a list has from 2 to {MAX_NODES} nodes")
+    if any(node.memory % (2 * MIB) for node in nodes):
+        raise Failure(f"--nodes {text}: memory comes in multiples of 2M")
+    if any(not node.cpus and not node.memory for node in nodes):
+        raise Failure(f"--nodes {text}: a node has CPUs or memory")
+    if sum(node.cpus for node in nodes) != cpus:
+        raise Failure(f"--nodes {text}: the guest has {cpus} CPUs (--cpus)")
+    if sum(node.memory for node in nodes) != memory:
+        raise Failure(f"--nodes {text}: the guest has {memory // MIB}M (--mem)")
+    return nodes
 
 
 def shared_size(options: Options) -> int:
@@ -147,11 +195,33 @@ def start_delay(options: Options, disks: Path, socket: Path) -> subprocess.Popen
     )
 
 
-def _memory(options: Options, shared: Path | None) -> list[str]:
-    size = options.memory
+def _private(name: str, size: int) -> list[str]:
     # A guest may be larger than the host's memory as long as it does not use it.
-    private = f"memory-backend-ram,id=private,size={size},reserve=off"
-    words = ["-object", private]
+    return ["-object", f"memory-backend-ram,id={name},size={size},reserve=off"]
+
+
+def _numa(nodes: list[Node]) -> list[str]:
+    words = []
+    first = 0
+    for index, node in enumerate(nodes):
+        numa = f"node,nodeid={index}"
+        if node.cpus:
+            numa += f",cpus={first}-{first + node.cpus - 1}"
+            first += node.cpus
+        if node.memory:
+            words += _private(f"private{index}", node.memory)
+            numa += f",memdev=private{index}"
+        words += ["-numa", numa]
+    return words
+
+
+def _memory(options: Options, shared: Path | None) -> list[str]:
+    """The memories, which CPUs are near to which, and the kind of machine."""
+    size = options.memory
+    if options.nodes:
+        words = ["-machine", "q35", *_numa(options.nodes)]
+    else:
+        words = ["-machine", "q35,memory-backend=private", *_private("private", size)]
     if options.guest != "coco":
         return [*words, "-m", f"{size // MIB}M"]
     words += ["-m", f"{size // MIB}M,slots=2,maxmem=200G", "-object"]
@@ -191,8 +261,12 @@ def command(options: Options, files: Files, serials: list[int]) -> list[str]:
     qemu = emulator.program()
     accel = options.accel or emulator.accelerator(qemu)
     words = [qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
-    words += ["-machine", "q35,memory-backend=private", "-accel", accel, "-cpu", CPU]
-    words += ["-smp", str(options.cpus), *_memory(options, files.shared)]
+    words += ["-accel", accel, "-cpu", CPU]
+    smp = str(options.cpus)
+    if options.nodes:
+        # The CPUs of a socket belong to one node.
+        smp += f",sockets={options.cpus}"
+    words += ["-smp", smp, *_memory(options, files.shared)]
     words += ["-kernel", str(files.kernel), "-initrd", str(files.initrd)]
     words += ["-append", kernel_arguments(options)]
     for index, descriptor in enumerate(serials):

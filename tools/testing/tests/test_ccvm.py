@@ -91,6 +91,53 @@ def test_warn_of_a_module(module):
     )
 
 
+NODES = "/sys/devices/system/node/node"
+
+
+@pytest.mark.parametrize(
+    "nodes,cpus,mebibytes",
+    [
+        ("2", ["0-1", "2-3"], [512, 512]),
+        ("4:512M,0:512M", ["0-3", ""], [512, 512]),
+        ("2:0M,2:1G", ["0-1", "2-3"], [0, 1024]),
+    ],
+)
+def test_nodes(nodes, cpus, mebibytes):
+    """--nodes: which CPUs and how much memory each has, and shared memory works."""
+    result = vm.run(
+        f"cat {NODES}[01]/cpulist; awk '/MemTotal/ {{ print $4 }}' {NODES}[01]/meminfo;"
+        " dd if=/dev/nvme0n1 bs=64k count=16 iflag=direct 2>/dev/null | tr -d '\\0' |"
+        " wc -c",
+        *("--cpus", "4", "--mem", "1G", "--nodes", nodes, "--blk", "0"),
+    )
+    *said, left = result.stdout.split("\n")[:-1]
+    assert said[:2] == cpus
+    # The kernel keeps some for itself, and a node may be too small for it.
+    for kibibytes, expected in zip(map(int, said[2:]), mebibytes, strict=True):
+        assert expected * 0.9 <= kibibytes / 1024 <= expected
+    assert left == "0", "an empty disk is not"
+
+
+@pytest.mark.parametrize(
+    "options,word",
+    [
+        (("--nodes", "3", "--cpus", "4"), "4 CPUs cannot be shared out evenly"),
+        (("--nodes", "2", "--mem", "1022M"), "1022M of memory cannot be shared out"),
+        (("--nodes", "0"), "from 1 to 8"),
+        (("--nodes", "two"), "the form is"),
+        (("--nodes", "1:512M"), "from 2 to 8"),
+        (("--nodes", "2:1G,1:0"), "2 CPUs"),
+        (("--nodes", "2:1G,0:2M"), "1024M"),
+        (("--nodes", "2:1G,0:0"), "CPUs or memory"),
+        (("--nodes", "1:1023,1:1"), "multiples of 2M"),
+    ],
+)
+def test_nodes_refused(options, word):
+    """What cannot be shared out is refused, and the message says why."""
+    result = vm.run("true", *options, status=vm.SETUP)
+    assert f"--nodes {options[1]}: " in result.stderr and word in result.stderr
+
+
 def test_latency():
     """--latency-ms holds each request: 20 requests of 50 ms take a second."""
     result = vm.run(
