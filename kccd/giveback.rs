@@ -91,9 +91,9 @@ impl Keeper {
         self.pressed |= cause == Cause::Pressure;
         if self.pressed && cause != Cause::Growth {
             while !pool.doorbell.is_rung() && (pool.give_back_one(true) || pool.compact_one()) {}
-            self.pressed = pool.has_unsettled();
+            self.pressed = pool.awaits_grace();
         }
-        let retired = cause == Cause::Growth && (pool.has_unsettled() || pool.retire_one(true));
+        let retired = cause == Cause::Growth && (pool.awaits_grace() || pool.retire_one(true));
         if self.pressed || idle_ms == 0 {
             return Outcome {
                 retired,
@@ -123,7 +123,7 @@ impl Keeper {
         }
         if !is_due {
             self.until = None;
-            return (pool.compact_one() || pool.has_unsettled())
+            return (pool.compact_one() || pool.awaits_grace())
                 .then(|| policy::shortest_pause_ms(window_ms));
         }
         let total = Delta::from_millis(i64::from(policy::giveback_ms(idle_ms)));
@@ -135,7 +135,7 @@ impl Keeper {
                 break;
             }
             if !pool.give_back_one(false) {
-                if pool.has_unsettled() {
+                if pool.awaits_grace() {
                     return Some(policy::shortest_pause_ms(window_ms));
                 }
                 // What is too much is in use here and there.

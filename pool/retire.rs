@@ -195,7 +195,7 @@ impl Pool {
     fn sparse(&self, stock: &Stock, node: usize) -> Option<Phys> {
         // With the spare spans that it has itself, a chunk's worth is what that takes.
         let spare = stock.spare.iter();
-        let spare = spare.filter(|it| it.node == node && it.is_settled());
+        let spare = spare.filter(|it| it.node == node && !it.awaits_grace());
         if spare.count() < SPANS_PER_CHUNK {
             return None;
         }
@@ -334,7 +334,7 @@ impl Pool {
     fn is_spare(&self, stock: &Stock, chunk: &Chunk) -> bool {
         let base = chunk.shared.base();
         let mut spare = stock.spare.iter().filter(|it| it.base.is_in_chunk(base));
-        self.chunk_users(base) == 0 && spare.all(SpareSpan::is_settled)
+        self.chunk_users(base) == 0 && !spare.any(SpareSpan::awaits_grace)
     }
 
     /// Makes the youngest chunk private again that is spare as a whole.
@@ -357,7 +357,7 @@ impl Pool {
         stock.spare.retain(|spare| !spare.base.is_in_chunk(base));
         // SAFETY: No span of the chunk is in the directory, and it was in stock: so all of it was
         // spare, and by the type invariant of `SpareSpan` there is no slot in it. Who has none does
-        // not access it, and those who looked for one by a stale address are through: it is settled.
+        // not access it, and those who looked for one by a stale address are through.
         let result = unsafe { chunk.shared.unshare() };
         stock.failures.note(result.is_ok());
         match result {
@@ -385,7 +385,7 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::pool::slot::Mapping;
-    use crate::pool::spare::tests::settle;
+    use crate::pool::spare::tests::pass_grace;
 
     #[test]
     fn the_chunk_that_is_easiest_to_empty() -> Result {
@@ -446,7 +446,7 @@ mod tests {
             assert_eq!(depot.slots(class), span + left * span);
         }
         assert!(!pool.retire(0, &surplus));
-        settle(pool);
+        pass_grace(pool);
         assert!(pool.unshare() && !pool.unshare());
         assert!(pool.owns(slot.base));
 
@@ -461,7 +461,7 @@ mod tests {
         assert!(!pool.retire(0, &surplus));
         pool.forget_stuck();
         assert!(pool.retire(0, &surplus));
-        settle(pool);
+        pass_grace(pool);
         assert!(pool.unshare());
         assert!(!pool.owns(slot.base));
         assert_eq!((depot.slots(class), depot.free(class)), (0, 0));
@@ -473,7 +473,7 @@ mod tests {
         assert!(pool.owns(slot.base));
         pool.put(slot, class);
         assert!(pool.retire(0, &surplus));
-        settle(pool);
+        pass_grace(pool);
         assert!(pool.unshare());
         Ok(())
     }
@@ -494,18 +494,18 @@ mod tests {
         for _ in 0..4 {
             assert!(pool.retire(0, &surplus));
         }
-        settle(pool);
+        pass_grace(pool);
         assert!(!pool.unshare());
         let slots = depot.slots(large);
         assert!(pool.compact(0));
-        settle(pool);
+        pass_grace(pool);
         assert!(pool.unshare());
         assert_eq!((depot.slots(large), depot.free(large)), (slots, slots));
         assert!(!pool.compact(0) && !pool.unshare());
         for _ in 0..4 {
             assert!(pool.retire(0, &[4; CLASSES]));
         }
-        settle(pool);
+        pass_grace(pool);
         assert!(pool.unshare());
         Ok(())
     }

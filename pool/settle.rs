@@ -129,6 +129,7 @@ mod tests {
         address::Phys,
         class::CLASSES,
         gauge::Depth,
+        spare::tests::pass_grace,
         stock::GrowError,
         withdrawn::Withdrawn, //
     };
@@ -239,6 +240,7 @@ mod tests {
                 }
             }
             assert!(!pool.retire(0, &surplus) && !pool.retire(1, &surplus));
+            pass_grace(pool);
             while pool.unshare() {}
             assert_eq!(pool.stock.lock().chunks.len(), 0);
         }
@@ -312,8 +314,12 @@ mod tests {
         for _ in 0..=spare {
             assert!(pool.retire(0, &surplus));
         }
-        assert!(!pool.retire(0, &surplus) && pool.unshare() && !pool.unshare());
-        assert!(pool.retire(1, &surplus) && pool.unshare());
+        assert!(!pool.retire(0, &surplus));
+        pass_grace(pool);
+        assert!(pool.unshare() && !pool.unshare());
+        assert!(pool.retire(1, &surplus));
+        pass_grace(pool);
+        assert!(pool.unshare());
         assert_eq!(pool.stock.lock().spare.len(), 0);
         Ok(())
     }

@@ -27,9 +27,10 @@ pub(super) struct SpareSpan {
 }
 
 impl SpareSpan {
-    /// Whether nobody who has found it in the directory is still at it: see the top of retire.rs.
-    pub(super) fn is_settled(&self) -> bool {
-        self.since.is_none_or(GracePeriod::is_over)
+    /// Whether somebody who has found it in the directory may still be at it: see the top of
+    /// retire.rs.
+    pub(super) fn awaits_grace(&self) -> bool {
+        self.since.is_some_and(|since| !since.is_over())
     }
 }
 
@@ -60,8 +61,8 @@ impl IdleSpans {
         class: SizeClass,
         base: Phys,
     ) -> Result<&'static Span, AllocError> {
-        let settled = self.spans.iter().position(|(_, since)| since.is_over());
-        if let Some(Ok((span, _))) = settled.map(|place| self.spans.remove(place)) {
+        let usable = self.spans.iter().position(|(_, since)| since.is_over());
+        if let Some(Ok((span, _))) = usable.map(|place| self.spans.remove(place)) {
             span.rebind(base);
             return Ok(span);
         }
@@ -114,9 +115,9 @@ pub(super) mod tests {
     };
 
     /// Waits until what was retired can be used.
-    pub(crate) fn settle(pool: &Pool) {
+    pub(crate) fn pass_grace(pool: &Pool) {
         for _ in 0..10_000 {
-            if !pool.has_unsettled() {
+            if !pool.awaits_grace() {
                 return;
             }
             pool.doorbell.pause(msecs_to_jiffies(1));
@@ -175,7 +176,7 @@ pub(super) mod tests {
         let gone = *gone.ok_or(ENOENT)?;
         // Longer than a grace period takes that nobody holds up.
         pool.doorbell.pause(msecs_to_jiffies(200));
-        assert!(pool.has_unsettled());
+        assert!(pool.awaits_grace());
         // So it is other memory, with other records.
         pool.grow(class, 0).map_err(|_| ENOMEM)?;
         assert!(!pool.owns(gone));
@@ -183,7 +184,7 @@ pub(super) mod tests {
         assert_eq!(idle(), Some(1));
 
         thread.stop();
-        settle(pool);
+        pass_grace(pool);
         pool.grow(class, 0).map_err(|_| ENOMEM)?;
         assert!(pool.owns(gone));
         assert_eq!(idle(), Some(0));

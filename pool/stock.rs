@@ -173,7 +173,7 @@ impl Pool {
     ) -> Option<SpareSpan> {
         let spare = stock.spare.iter().enumerate();
         let (place, _) = spare
-            .filter(|(_, it)| it.is_settled() && wanted(it))
+            .filter(|(_, it)| !it.awaits_grace() && wanted(it))
             .max_by_key(|(_, it)| self.chunk_users(it.base))?;
         stock.spare.remove(place).ok()
     }
@@ -279,7 +279,7 @@ impl Pool {
     pub(crate) fn has_spare(&self, node: usize) -> bool {
         let stock = self.stock.lock();
         let mut spare = stock.spare.iter();
-        spare.any(|it| it.node == node && it.is_settled())
+        spare.any(|it| it.node == node && !it.awaits_grace())
     }
 
     /// Spans that have no class. Takes no lock.
@@ -299,8 +299,8 @@ impl Pool {
 
     /// Whether there is a spare span that cannot be used yet, but before long. Takes no lock that
     /// anybody else holds for long.
-    pub(crate) fn has_unsettled(&self) -> bool {
-        self.spare_spans() > 0 && self.stock.lock().spare.iter().any(|it| !it.is_settled())
+    pub(crate) fn awaits_grace(&self) -> bool {
+        self.spare_spans() > 0 && self.stock.lock().spare.iter().any(|it| it.awaits_grace())
     }
 
     /// The depot of a node.
