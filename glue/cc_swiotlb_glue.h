@@ -21,6 +21,7 @@ unsigned int cc_swiotlb_nr_nodes(void);
 bool cc_swiotlb_node_has_cpus(unsigned int node);
 void cc_swiotlb_key_off(void);
 bool cc_swiotlb_may_wait(void);
+void cc_swiotlb_no_io(void);
 int cc_swiotlb_run_on(unsigned int cpu, int (*function)(void *call), void *call);
 int cc_swiotlb_register(void);
 

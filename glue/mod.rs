@@ -48,6 +48,12 @@ pub(crate) fn may_wait() -> bool {
     unsafe { kernel::bindings::cc_swiotlb_may_wait() }
 }
 
+/// What the calling thread allocates starts no I/O from now on, which could be waiting for it.
+pub(crate) fn no_io() {
+    // SAFETY: Changes a flag of the current task, which nobody else does.
+    unsafe { kernel::bindings::cc_swiotlb_no_io() }
+}
+
 /// Asks to be called when memory is short, and when a CPU has died. Without that, what can be given
 /// back goes back later, and what a dead CPU holds stays there.
 ///

@@ -8,6 +8,8 @@
 #include <linux/jiffies.h>
 #include <linux/preempt.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/rt.h>
 #include <linux/shrinker.h>
 #include <linux/stop_machine.h>
 
@@ -18,14 +20,26 @@
  *
  * A task that can be preempted holds no spinlock, so that no CPU is stuck with
  * its interrupts disabled for us: kccd's TLB shootdown needs all of them. And
- * it does not keep kccd from its own CPU. Whoever reclaims memory does not
- * wait for kccd, which may be waiting for memory, or be the one that reclaims.
+ * it does not keep kccd from its own CPU, as a real-time task would. Whoever
+ * reclaims memory does not wait for kccd, which may be waiting for memory, or
+ * be the one that reclaims.
  *
  * Return: %true if it may.
  */
 bool cc_swiotlb_may_wait(void)
 {
-	return preemptible() && !(current->flags & PF_MEMALLOC);
+	return preemptible() && !(current->flags & PF_MEMALLOC) &&
+		!rt_or_dl_task(current);
+}
+
+/**
+ * cc_swiotlb_no_io() - The current task's allocations start no I/O any more.
+ *
+ * For kccd: I/O may be waiting for it.
+ */
+void cc_swiotlb_no_io(void)
+{
+	memalloc_noio_save();
 }
 
 /**

@@ -98,6 +98,9 @@ impl Doorbell {
 
     fn wake(&self, why: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
+        if state.stopped {
+            return;
+        }
         state.rung = true;
         why(&mut state);
         self.quiet.store(1, Relaxed);
@@ -124,7 +127,10 @@ impl Doorbell {
 
     /// Makes kccd return, now and for ever. Any context but NMI.
     pub(crate) fn stop(&self) {
-        self.state.lock().stopped = true;
+        let mut state = self.state.lock();
+        state.stopped = true;
+        self.at_work.store(0, Relaxed);
+        drop(state);
         self.rang.notify_one();
     }
 
@@ -264,6 +270,10 @@ mod tests {
         assert!(bell.is_at_work() && bell.take_pressed() && !bell.take_pressed());
         bell.stop();
         assert!(bell.wait(Some(msecs_to_jiffies(600_000))) == Wake::Stop);
+        // Nobody waits for who does not come back.
+        bell.ring();
+        bell.ring_anyway();
+        assert!(!bell.is_at_work());
         Ok(())
     }
 }

@@ -50,14 +50,28 @@ pub(super) struct Outcome {
     pub(super) again_ms: Option<u32>,
 }
 
+/// What is to be done at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pressed {
+    /// Nothing.
+    No,
+    /// Retire all that nobody uses now.
+    Retire,
+    /// Make private what was retired.
+    Unshare,
+}
+
+/// How many spans are retired between two looks at whether somebody rings.
+const BATCH: usize = 64;
+
 /// What kccd remembers from one round to the next.
 pub(super) struct Keeper {
     /// When the windows were turned.
     turned: Instant<Monotonic>,
     /// How often.
     turns: usize,
-    /// Memory was short, and what was retired then is not private yet.
-    pressed: bool,
+    /// What is left to do of a time when memory was short.
+    pressed: Pressed,
     /// When all that is too much has to be gone.
     until: Option<Instant<Monotonic>>,
 }
@@ -67,7 +81,7 @@ impl Keeper {
         Self {
             turned: Instant::now(),
             turns: 0,
-            pressed: false,
+            pressed: Pressed::No,
             until: None,
         }
     }
@@ -88,17 +102,21 @@ impl Keeper {
             self.turned = Instant::now();
         }
 
-        self.pressed |= cause == Cause::Pressure;
-        if self.pressed && cause != Cause::Growth {
-            while !pool.doorbell.is_rung() && (pool.give_back_one(true) || pool.compact_one()) {}
-            self.pressed = pool.awaits_grace();
+        if cause == Cause::Pressure {
+            self.pressed = Pressed::Retire;
+        }
+        if cause != Cause::Growth {
+            self.relieve(pool);
         }
         let retired = cause == Cause::Growth && (pool.awaits_grace() || pool.retire_one(true));
-        if self.pressed || idle_ms == 0 {
-            return Outcome {
-                retired,
-                again_ms: self.pressed.then_some(policy::GRACE_PAUSE_MS),
-            };
+        let again_ms = match (self.pressed, cause) {
+            (Pressed::No, _) => None,
+            // First there has to be enough.
+            (_, Cause::Growth) => Some(policy::AT_MAX_PAUSE_MS),
+            _ => Some(policy::GRACE_PAUSE_MS),
+        };
+        if again_ms.is_some() || idle_ms == 0 {
+            return Outcome { retired, again_ms };
         }
         let again_ms = match self.give_back_idle(pool, cause, idle_ms) {
             Some(pause_ms) => Some(pause_ms),
@@ -111,6 +129,27 @@ impl Keeper {
             }
         };
         Outcome { retired, again_ms }
+    }
+
+    /// Does what has to be done at once, or a part of it.
+    fn relieve(&mut self, pool: &Pool) {
+        for _ in 0..BATCH {
+            let done = match self.pressed {
+                Pressed::No => return,
+                // The rest when kccd has done what it was rung for.
+                _ if pool.doorbell.is_rung() => return,
+                Pressed::Retire => pool.give_back_one(true),
+                Pressed::Unshare => pool.unshare(),
+            };
+            if !done && !pool.compact_one() {
+                self.pressed = if pool.awaits_grace() {
+                    Pressed::Unshare
+                } else {
+                    Pressed::No
+                };
+                return;
+            }
+        }
     }
 
     /// Gives back what idles; returns how long to pause, [`None`] if there is nothing.

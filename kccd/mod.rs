@@ -15,7 +15,10 @@ pub(crate) mod policy;
 pub(crate) mod watermark;
 
 use crate::{
-    glue::thread::Work,
+    glue::{
+        self,
+        thread::Work, //
+    },
     pool::{
         class::{
             SizeClass,
@@ -52,6 +55,7 @@ pub(crate) enum Round {
 
 impl Work for Pool {
     fn run(&'static self) {
+        glue::no_io();
         let mut failures = 0;
         let mut keeper = Keeper::new();
         loop {
@@ -72,11 +76,11 @@ impl Work for Pool {
                     failures = 0;
                     self.doorbell.wait(again)
                 }
-                // There will be a span for the class that could not grow. Nobody shall wait for it
-                // in an RCU read section.
-                Some(_) if outcome.retired => self
-                    .doorbell
-                    .pause(msecs_to_jiffies(policy::GRACE_PAUSE_MS)),
+                // There will be a span for the class that could not grow.
+                Some(error) if outcome.retired => {
+                    failures += u32::from(error != GrowError::AtMax);
+                    self.pass_grace()
+                }
                 Some(GrowError::AtMax) => {
                     // Only an unmap can help, or a new cap. Not at once: each mapping would wake us.
                     failures = 0;
@@ -106,6 +110,19 @@ impl Work for Pool {
 }
 
 impl Pool {
+    /// Pauses until what was retired can be used: nobody shall wait for that in an RCU read section.
+    /// For a second at most: if somebody else holds it up there may be other ways by then.
+    fn pass_grace(&self) -> Wake {
+        let pause = msecs_to_jiffies(policy::GRACE_PAUSE_MS);
+        for _ in 0..1000 / policy::GRACE_PAUSE_MS {
+            let wake = self.doorbell.pause(pause);
+            if wake == Wake::Stop || !self.awaits_grace() {
+                return wake;
+            }
+        }
+        Wake::Work
+    }
+
     /// Grows until every class is above its watermark on every node.
     ///
     /// May sleep. To be called by kccd, and once before it is started.

@@ -236,15 +236,13 @@ impl Pool {
     #[inline(never)]
     pub(crate) fn map_last(&self, dev: DmaDevice<'_>, request: &Request) -> Option<Phys> {
         let rules = dev.constraints(request.alloc_align_mask);
-        let found = Layout::find(request.orig.raw(), request.size, &rules).and_then(|layout| {
+        let layout = Layout::find(request.orig.raw(), request.size, &rules);
+        // What is made is made anywhere.
+        let reaches_all = dev.reaches(Phys::new(0), self.directory.bytes());
+        let found = layout.filter(|_| reaches_all).and_then(|layout| {
             let (slot, class) = self.take_last(layout.class)?;
-            if dev.reaches(slot.base.add(layout.offset), request.size) {
-                trace::fallback(dev, request.size, layout.class, Some(class));
-                return Some((slot, layout.offset));
-            }
-            self.put_back(slot, class);
-            self.stats.unreachable.add(1);
-            None
+            trace::fallback(dev, request.size, layout.class, Some(class));
+            Some((slot, layout.offset))
         });
         let Some((slot, offset)) = found else {
             self.stats.exhausted.add(1);

@@ -86,9 +86,12 @@ impl IdleSpans {
 pub(super) mod tests {
     use super::*;
     use crate::{
-        glue::thread::{
-            Thread,
-            Work, //
+        glue::{
+            grace::GraceWatch,
+            thread::{
+                Thread,
+                Work, //
+            }, //
         },
         pool::{
             class::{
@@ -137,6 +140,7 @@ pub(super) mod tests {
             while self.reading.load(Relaxed) == 1 && begun.elapsed().as_millis() < 5000 {
                 cpu_relax();
             }
+            self.reading.store(2, Relaxed);
             drop(reader);
         }
 
@@ -168,6 +172,7 @@ pub(super) mod tests {
             GFP_KERNEL,
         )?));
         let thread = Thread::spawn(c"kccd_test", reader)?;
+        let watch = GraceWatch::new();
         while reader.reading.load(Relaxed) == 0 {
             pool.doorbell.pause(msecs_to_jiffies(1));
         }
@@ -176,7 +181,12 @@ pub(super) mod tests {
         let gone = *gone.ok_or(ENOENT)?;
         // Longer than a grace period takes that nobody holds up.
         pool.doorbell.pause(msecs_to_jiffies(200));
+        if reader.reading.load(Relaxed) != 1 {
+            // It had the only CPU.
+            return Ok(());
+        }
         assert!(pool.awaits_grace());
+        assert!(watch.is_held_up(100));
         // So it is other memory, with other records.
         pool.grow(class, 0).map_err(|_| ENOMEM)?;
         assert!(!pool.owns(gone));
@@ -185,6 +195,11 @@ pub(super) mod tests {
 
         thread.stop();
         pass_grace(pool);
+        let over = (0..1000).any(|_| {
+            pool.doorbell.pause(msecs_to_jiffies(1));
+            !watch.is_held_up(100)
+        });
+        assert!(over);
         pool.grow(class, 0).map_err(|_| ENOMEM)?;
         assert!(pool.owns(gone));
         assert_eq!(idle(), Some(0));

@@ -20,10 +20,13 @@ use super::{
     Pool, //
 };
 use crate::{
-    glue::memory::{
-        NotShared,
-        PrivateChunk,
-        SharedChunk, //
+    glue::{
+        grace::GracePeriod,
+        memory::{
+            NotShared,
+            PrivateChunk,
+            SharedChunk, //
+        }, //
     },
     kccd::policy,
     params,
@@ -300,7 +303,12 @@ impl Pool {
     /// Whether there is a spare span that cannot be used yet, but before long. Takes no lock that
     /// anybody else holds for long.
     pub(crate) fn awaits_grace(&self) -> bool {
-        self.spare_spans() > 0 && self.stock.lock().spare.iter().any(|it| it.awaits_grace())
+        if self.spare_spans() == 0 || !self.stock.lock().spare.iter().any(|it| it.awaits_grace()) {
+            return false;
+        }
+        // Where normal and expedited ones overlap, one may end unnoticed: then the next one is.
+        GracePeriod::start();
+        true
     }
 
     /// The depot of a node.

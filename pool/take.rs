@@ -15,6 +15,7 @@ use super::{
 };
 use crate::glue::{
     self,
+    grace::GraceWatch,
     irq::IrqsOff,
     memory, //
 };
@@ -61,11 +62,19 @@ impl Patience {
     }
 }
 
+/// For how long those who wait may hold up a grace period of RCU, before nobody begins to wait any
+/// more, in milliseconds. RCU complains after 21 s.
+const MAX_HOLD_UP_MS: u64 = 5000;
+
 /// Whether waiting for kccd is of any use.
 ///
 /// A wait in which kccd has made nothing ends all that would be as long, for the same class, until
 /// it has: there are as many mappings as a request has pages, and each of them would wait.
+///
+/// Who waits may be in an RCU read section, and wait more than once in it: the block layer has one
+/// for many requests.
 pub(super) struct Waiting {
+    grace: GraceWatch,
     /// How often kccd has made slots.
     made: Atomic<u32>,
     /// What that was when somebody began to wait in vain.
@@ -74,8 +83,9 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// Nobody has waited.
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
+            grace: GraceWatch::new(),
             made: Atomic::new(0),
             in_vain: [const { [const { Atomic::new(u32::MAX) }; Patience::ALL] }; CLASSES],
         }
@@ -97,7 +107,7 @@ impl Waiting {
     /// A wait is over that began when [`Self::made`] was `begun`. If it is not any more, others have
     /// taken what there was, and the next one may be luckier.
     fn was_in_vain(&self, class: SizeClass, patience: Patience, begun: u32) {
-        if let Some(made) = self.in_vain(class, patience) {
+        if let (Some(made), true) = (self.in_vain(class, patience), begun == self.made()) {
             made.store(begun, Relaxed);
         }
     }
@@ -341,10 +351,13 @@ impl<'a> Wait<'a> {
         if !pool.doorbell.is_at_work() {
             return false;
         }
+        if self.since.is_none() && pool.waiting.grace.is_held_up(MAX_HOLD_UP_MS) {
+            return false;
+        }
         let begin = || (Instant::now(), pool.waiting.made());
         let (since, made) = *self.since.get_or_insert_with(begin);
         loop {
-            let ready = pool.depots.iter().any(|depot| depot.is_ready(self.class));
+            let ready = pool.depots.iter().any(|depot| self.is_ready_in(depot));
             if since.elapsed().as_nanos() as u64 >= self.patience.ns() {
                 if self.over {
                     if !ready {
@@ -360,6 +373,17 @@ impl<'a> Wait<'a> {
                 return true;
             }
             cpu_relax();
+        }
+    }
+}
+
+impl Wait<'_> {
+    /// Whether there is what the mapping would take.
+    fn is_ready_in(&self, depot: &Depot) -> bool {
+        match self.patience {
+            Patience::Short => depot.is_ready(self.class),
+            Patience::Long => core::iter::successors(Some(self.class), |class| class.larger())
+                .any(|class| depot.free(class) > 0),
         }
     }
 }
