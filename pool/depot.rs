@@ -121,7 +121,7 @@ impl Depot {
         next: impl FnMut() -> Option<FreeSlot>,
         irq: &LocalInterruptDisabled,
     ) -> Result<(), FreeSlot> {
-        self.store_all(class, next, irq)
+        self.store_all(class, next, Gauge::gave, irq)
     }
 
     /// Stores slots that were withdrawn. Gives back the one that there is no room for.
@@ -134,7 +134,7 @@ impl Depot {
                 hand.pop()
             };
             let irq = local_interrupt_disable();
-            self.store_all(class, next, &irq)?;
+            self.store_all(class, next, Gauge::restored, &irq)?;
         }
         Ok(())
     }
@@ -143,6 +143,7 @@ impl Depot {
         &self,
         class: SizeClass,
         mut next: impl FnMut() -> Option<FreeSlot>,
+        account: impl Fn(&Gauge, usize),
         irq: &LocalInterruptDisabled,
     ) -> Result<(), FreeSlot> {
         let mut shelves = self.shelves.lock_with(irq);
@@ -152,7 +153,7 @@ impl Depot {
         };
         while let Some(slot) = next() {
             shelf.store(slot)?;
-            gauge.gave(1);
+            account(gauge, 1);
         }
         Ok(())
     }
@@ -291,6 +292,14 @@ impl Depot {
     /// Slots of `class` that are out of the depot, those cached by CPUs included.
     pub(crate) fn out(&self, class: SizeClass) -> u32 {
         self.read(class, Gauge::out)
+    }
+
+    /// Slots of `class` that were made for this node, with those in kccd's hand, and these. Over all
+    /// depots the difference is what there is, at any time.
+    pub(crate) fn own_and_in_hand(&self, class: SizeClass) -> (u32, i32) {
+        self.gauges
+            .get(class.index())
+            .map_or((0, 0), |gauge| (gauge.own(), gauge.hand()))
     }
 
     /// Below how many slots of `class` in the depot kccd is rung.

@@ -46,8 +46,9 @@ pub(super) struct Gauge {
     /// Slots that were made for this depot's node, and not retired since. Not the same ones are
     /// in the depot: a slot that was taken on one node may come back on another.
     slots: Atomic<u32>,
-    /// Slots that kccd has in its hand, out of this depot.
-    hand: Atomic<u32>,
+    /// Slots that kccd has in its hand, out of this depot; less than 0 where it has put back what
+    /// is out of others. Over all depots it is what it has.
+    hand: Atomic<i32>,
     /// Most slots of the class that were ever out of the depot.
     peak: Atomic<u32>,
     /// Most slots that were out of the depot since the window was turned.
@@ -102,12 +103,22 @@ impl Gauge {
 
     /// Slots that belong to the depot, without those in kccd's hand.
     pub(super) fn slots(&self) -> u32 {
-        self.own().saturating_sub(self.hand.load(Relaxed))
+        self.own()
+            .saturating_add_signed(self.hand().saturating_neg())
     }
 
     /// Slots that belong to the depot.
     pub(super) fn own(&self) -> u32 {
         self.slots.load(Relaxed)
+    }
+
+    /// Slots of the depot that are in kccd's hand.
+    pub(super) fn hand(&self) -> i32 {
+        self.hand.load(Relaxed)
+    }
+
+    fn add_to_hand(&self, slots: i32) {
+        self.hand.store(self.hand().saturating_add(slots), Relaxed);
     }
 
     /// Below how many slots in the depot kccd is rung.
@@ -195,17 +206,27 @@ impl Gauge {
 
     /// kccd took slots in its hand. They are not in the depot any more, and not out.
     pub(super) fn withdrew(&self, slots: usize) {
-        let hand = self.hand.load(Relaxed).saturating_add(slots as u32);
-        self.hand.store(hand, Relaxed);
+        self.add_to_hand(slots as i32);
         self.free
             .store(self.free().saturating_sub(slots as u32), Relaxed);
     }
 
-    /// kccd's hand is empty, and `gone` of the depot's own slots are no more.
-    pub(super) fn settle(&self, gone: usize) {
-        self.hand.store(0, Relaxed);
+    /// kccd put slots into the depot that it had in its hand.
+    pub(super) fn restored(&self, slots: usize) {
+        self.add_to_hand(-(slots as i32));
+        self.gave(slots);
+    }
+
+    /// Slots of the depot's own that are in kccd's hand are no more.
+    pub(super) fn retired(&self, slots: usize) {
+        self.add_to_hand(-(slots as i32));
         self.slots
-            .store(self.own().saturating_sub(gone as u32), Relaxed);
+            .store(self.own().saturating_sub(slots as u32), Relaxed);
+    }
+
+    /// kccd's hand is empty.
+    pub(super) fn settle(&self) {
+        self.hand.store(0, Relaxed);
     }
 
     /// Sets when kccd wants to hear of the class, and what is held back.

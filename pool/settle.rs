@@ -31,14 +31,12 @@ impl Pool {
         self.settle(class, span.node(), class.slots_per_span());
     }
 
-    /// kccd's hand is empty, and `gone` of the slots of `class` that belonged to `node` are no more:
+    /// `gone` of the slots of `class` that belonged to `node` are no more, and the others are back:
     /// sees to it that each depot has the magazines that it should. To be called by kccd only.
     pub(super) fn settle(&self, class: SizeClass, node: usize, gone: usize) {
-        for depot in self.depots_from(node).skip(1) {
-            depot.settle(class, 0);
-        }
+        // Whoever adds up what the depots have finds the same all the time.
         if let Some(depot) = self.depot(node) {
-            depot.settle(class, gone);
+            depot.retired(class, gone);
         }
         for from in self.depots_from(node) {
             while let Some(magazine) = from.give(class) {
@@ -53,21 +51,33 @@ impl Pool {
                 }
             }
         }
+        for depot in self.depots_from(node) {
+            depot.settle(class);
+        }
     }
 }
 
 impl Depot {
-    /// The hand is empty again, and `gone` of the slots that were made for this node are no more.
-    /// To be called by kccd only.
-    fn settle(&self, class: SizeClass, gone: usize) {
+    /// `slots` of those that were made for this node, and are in kccd's hand, are no more. To be
+    /// called by kccd only, as all that follow.
+    fn retired(&self, class: SizeClass, slots: usize) {
         if let Some(gauge) = self.gauges.get(class.index()) {
             let _shelves = self.shelves.lock();
-            gauge.settle(gone);
+            gauge.retired(slots);
+        }
+    }
+
+    /// kccd's hand is empty again: what it has taken out of one depot, and put into another, is out
+    /// of the one and was given to the other.
+    fn settle(&self, class: SizeClass) {
+        if let Some(gauge) = self.gauges.get(class.index()) {
+            let _shelves = self.shelves.lock();
+            gauge.settle();
         }
     }
 
     /// Takes a magazine out, if there are more than the depot's own slots need: an empty one, or
-    /// else a full one. To be called by kccd only, as all that follow.
+    /// else a full one.
     fn give(&self, class: SizeClass) -> Option<Magazine> {
         let gauge = self.gauges.get(class.index())?;
         let mut shelves = self.shelves.lock();
@@ -76,7 +86,7 @@ impl Depot {
             return None;
         }
         let magazine = shelf.remove_any()?;
-        gauge.took(magazine.len());
+        gauge.withdrew(magazine.len());
         Some(magazine)
     }
 
@@ -87,7 +97,7 @@ impl Depot {
         };
         let mut shelves = self.shelves.lock();
         if let Some(shelf) = shelves.get_mut(class.index()) {
-            gauge.gave(magazine.len());
+            gauge.restored(magazine.len());
             shelf.add(magazine);
         }
     }
@@ -115,7 +125,7 @@ impl Depot {
         if shelf.magazines() >= wanted.min(shelf.room()) {
             return Err(magazine);
         }
-        gauge.gave(magazine.len());
+        gauge.restored(magazine.len());
         shelf.add(magazine);
         Ok(())
     }
@@ -150,7 +160,7 @@ mod tests {
         assert!(hand.is_complete());
         assert_eq!((depot.slots(class), depot.free(class)), (0, 0));
         assert!(depot.restore(&mut hand).is_ok());
-        depot.settle(class, 0);
+        depot.settle(class);
         assert_eq!((depot.slots(class), depot.free(class)), (total, total));
         assert_eq!(depot.demand(class), 0);
 
@@ -166,7 +176,7 @@ mod tests {
         assert_eq!(hand.len() as u32, total - 1);
         assert!(!hand.is_complete());
         assert!(depot.restore(&mut hand).is_ok());
-        depot.settle(class, 0);
+        depot.settle(class);
         assert_eq!((depot.slots(class), depot.free(class)), (total, total - 1));
         Ok(())
     }

@@ -301,7 +301,13 @@ impl Pool {
             };
             let totals = self.caches.totals(class);
             let used = totals.taken.saturating_sub(totals.returned);
-            let (slots, depot) = (sum(super::Depot::slots), sum(super::Depot::free));
+            let own = |depot: &super::Depot| {
+                let (own, hand) = depot.own_and_in_hand(class);
+                i64::from(own) - i64::from(hand)
+            };
+            let slots: i64 = self.depots.iter().map(|depot| own(depot)).sum();
+            let slots = u64::try_from(slots).unwrap_or(0);
+            let depot = sum(super::Depot::free);
             let cached = slots.saturating_sub(depot).saturating_sub(used);
             let stats = self.stats.class(class);
             writeln!(

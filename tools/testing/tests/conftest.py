@@ -24,6 +24,7 @@ ORDER = (
     "test_trace",
     "test_io",
     "test_giveback",
+    "test_numa",
     "test_load",
     "test_leak",
     "test_bench",
