@@ -61,7 +61,7 @@ enum Pressed {
     Unshare,
 }
 
-/// How many spans are retired between two looks at whether somebody rings.
+/// How many steps are taken at a time when memory is short, before kccd sleeps for a moment.
 const BATCH: usize = 64;
 
 /// What kccd remembers from one round to the next.
