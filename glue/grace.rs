@@ -57,8 +57,8 @@ impl GraceWatch {
     /// Whether the one that is watched has been going on for `limit_ms` milliseconds. If it is over
     /// this asks for the next one. Any context but NMI, without locks of the scheduler.
     ///
-    /// Two that come at a time may pair the cookie of one with the time of the other, which is as
-    /// good.
+    /// Two that come at a time may pair the cookie of one with the earlier time of the other. Then it
+    /// may say so too early, until that grace period is over.
     pub(crate) fn is_held_up(&self, limit_ms: u64) -> bool {
         let now_ms = self.begun.elapsed().as_millis() as u64;
         if GracePeriod(self.cookie.load(Relaxed) as c_ulong).is_over() {

@@ -154,7 +154,8 @@ impl Pool {
     }
 
     /// Empties the chunk of `node` that is the easiest to empty, of those that no mapping uses, by
-    /// moving its spans to spare memory of others. Without this, what is spare would be scattered in the end.
+    /// moving its spans to spare memory of others. Without this, what is spare would be scattered
+    /// in the end.
     ///
     /// Returns whether it could. May sleep. To be called by kccd only.
     pub(crate) fn compact(&self, node: usize) -> bool {
