@@ -57,10 +57,16 @@ bool cc_swiotlb_wanted(void)
  * cc_swiotlb_legacy_bytes() - How large the fallback pool is.
  * @bytes: Size of the software IO TLB if there were no cc_swiotlb.
  *
+ * Where memory has to be shared for bouncing, the pool serves what comes too
+ * early or finds no slot. Elsewhere it also serves devices that do not reach
+ * our slots, and costs what it always did.
+ *
  * Return: size in bytes.
  */
 unsigned long cc_swiotlb_legacy_bytes(unsigned long bytes)
 {
+	if (!cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT))
+		return bytes;
 	return min(bytes, CC_SWIOTLB_LEGACY_BYTES);
 }
 
@@ -91,7 +97,7 @@ void cc_swiotlb_key_off(void)
  * @vaddr: Address in the direct map.
  * @npages: Number of pages.
  *
- * On failure the state of the pages is unknown: they must never be used again.
+ * On failure the state of the pages is unknown until a call succeeds.
  *
  * Context: may sleep.
  * Return: 0 or a negative error, -EBUSY once kexec has stopped conversions.
@@ -107,7 +113,7 @@ ALLOW_ERROR_INJECTION(cc_swiotlb_share, ERRNO);
  * @vaddr: Address in the direct map.
  * @npages: Number of pages.
  *
- * On failure the state of the pages is unknown: they must never be used again.
+ * On failure the state of the pages is unknown until a call succeeds.
  *
  * Context: may sleep.
  * Return: 0 or a negative error, -EBUSY once kexec has stopped conversions.
@@ -123,8 +129,9 @@ ALLOW_ERROR_INJECTION(cc_swiotlb_unshare, ERRNO);
  * @node: NUMA node to prefer.
  * @order: Order of the block; it is aligned to its size.
  *
- * Works for large blocks, but neither kills processes nor reserves for it: who
- * asks can do with less and can ask again later.
+ * Memory is compacted for it, which __GFP_IO allows; there is no memory behind
+ * file systems that is waited for, nobody is killed, and no reserve is touched:
+ * our caller can do with less and can ask again later.
  *
  * Context: may sleep.
  * Return: the block's first page, or %NULL.
@@ -133,22 +140,21 @@ noinline struct page *cc_swiotlb_alloc_block(int node, unsigned int order)
 {
 	if (!node_online(node))
 		node = NUMA_NO_NODE;
-	return alloc_pages_node(node, GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY,
-				order);
+	return alloc_pages_node(node, GFP_NOIO | __GFP_IO | __GFP_NOWARN |
+				__GFP_NORETRY, order);
 }
 ALLOW_ERROR_INJECTION(cc_swiotlb_alloc_block, NULL);
 
 /**
  * cc_swiotlb_nr_directory_pages() - Extent of memory that a slot can lie in.
  *
- * Memory that is plugged in later counts, but firmware may announce room for
- * much more than will ever come: not beyond four times what is there.
+ * Memory that is plugged in later counts.
  *
  * Return: number of page frames.
  */
 unsigned long cc_swiotlb_nr_directory_pages(void)
 {
-	return clamp(max_possible_pfn, max_pfn, 4 * max_pfn);
+	return max(max_possible_pfn, max_pfn);
 }
 
 /**
