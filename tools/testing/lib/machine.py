@@ -34,6 +34,8 @@ SHARED_BIT = 0x1000000000
 MAX_MEMORY = 32 * GIB
 MIN_MEMORY = 256 * MIB
 MAX_NODES = 8
+# CONFIG_NR_CPUS.
+MAX_CPUS = 64
 
 # The q35 machine puts all memory below 4 GiB if it is less than this, and
 # otherwise 2 GiB there and the rest from 4 GiB on.
