@@ -20,6 +20,7 @@ use crate::{
     pool::{
         class::{
             SizeClass,
+            SPANS_PER_CHUNK,
             SPAN_BYTES, //
         },
         node::Node,
@@ -66,13 +67,28 @@ struct State {
     grow_at_ms: u64,
     give_back_at_ms: u64,
     window_ends_ms: u64,
+    /// When all that idles now has to be gone.
+    all_gone_ms: Option<u64>,
     /// What a chunk takes to convert, in nanoseconds.
     chunk_ns: u64,
     wanted_bytes: u64,
 }
 
+impl State {
+    /// A chunk was given back: says when the next one may go.
+    fn pace(&mut self, now_ms: u64) {
+        let spans: u32 = self.nodes.iter().map(NodeView::idle_spans).sum();
+        let idle = params::idle();
+        let all_gone_ms = *self.all_gone_ms.get_or_insert(now_ms + idle.give_back_ms());
+        let left_ms = all_gone_ms.saturating_sub(now_ms);
+        let chunks = u64::from(spans) / SPANS_PER_CHUNK as u64;
+        self.give_back_at_ms = now_ms + idle.pause_ms(self.chunk_ns, left_ms, chunks);
+    }
+}
+
 impl Work for Kccd {
     fn run(&'static self) {
+        glue::no_io();
         let mut state = self.state.lock();
         while !self.pool.bell().is_stopped() {
             let (deaf_ms, timeout_ms) = self.round(&mut state);
@@ -100,6 +116,7 @@ impl Kccd {
                     grow_at_ms: 0,
                     give_back_at_ms: 0,
                     window_ends_ms: 0,
+                    all_gone_ms: None,
                     chunk_ns: 0,
                     wanted_bytes: 0,
                 }
@@ -129,16 +146,20 @@ impl Kccd {
                     }
                 }
                 Action::GiveBack(node) => {
-                    let bytes = self.let_go(&mut state.holdings, node);
-                    state.wanted_bytes = state.wanted_bytes.saturating_sub(bytes as u64);
-                    let idle = state.nodes.get(node).map_or(0, NodeView::idle_spans);
-                    let chunks = u64::from(idle) * SPAN_BYTES as u64 / (bytes.max(1) as u64);
-                    let pause = params::idle().pause_ms(state.chunk_ns, chunks);
-                    state.give_back_at_ms = machine::now_ms() + pause;
+                    let bytes = self.let_go(&mut state.holdings, node) as u64;
+                    if bytes == 0 {
+                        // No memory to remember it with: again before long.
+                        return (policy::DEAF_MS, Some(policy::DEAF_MS));
+                    }
+                    state.wanted_bytes = state.wanted_bytes.saturating_sub(bytes);
+                    state.pace(view.now_ms);
                 }
                 Action::TurnWindow => self.turn_window(state),
                 Action::Sleep(timeout_ms) => {
                     state.wanted_bytes = 0;
+                    if !state.nodes.iter().any(NodeView::is_idle) {
+                        state.all_gone_ms = None;
+                    }
                     let is_leaving = self.give_back(state);
                     let timeout_ms = match is_leaving {
                         true => Some(timeout_ms.map_or(GRACE_MS, |ms| ms.min(GRACE_MS))),
@@ -199,7 +220,7 @@ impl Kccd {
             grow_at_ms: state.grow_at_ms,
             give_back_at_ms: state.give_back_at_ms,
             window_ends_ms: idle.memory_ms(state.chunk_ns).map(|_| state.window_ends_ms),
-            is_cached: self.pool.active_cpus().next().is_some(),
+            cached_spans: self.pool.cached_spans(),
         }
     }
 

@@ -51,13 +51,22 @@ impl Idle {
         }
     }
 
-    /// The pause between two chunks that are given back, in milliseconds, if `chunks` are to go.
-    ///
-    /// A need is remembered for the idle time and a window of an eighth; six eighths are left.
-    pub(crate) fn pause_ms(self, chunk_ns: u64, chunks: u64) -> u64 {
+    /// In how many milliseconds all that idles is to be given back, if that matters: a need is
+    /// remembered for the idle time and a window of an eighth of it, and all has to be gone after
+    /// twice the idle time.
+    pub(crate) fn give_back_ms(self) -> u64 {
+        match self {
+            Self::Ms(ms) => u64::from(ms) * 5 / 8,
+            Self::Priced | Self::Never => 0,
+        }
+    }
+
+    /// The pause between two chunks that are given back, in milliseconds, if so many chunks are to
+    /// go in `left_ms`.
+    pub(crate) fn pause_ms(self, chunk_ns: u64, left_ms: u64, chunks: u64) -> u64 {
         match self {
             Self::Priced | Self::Never => chunk_ns * GIVE_BACK_SHARE / 1_000_000,
-            Self::Ms(ms) => u64::from(ms) * 5 / 8 / chunks.max(1),
+            Self::Ms(_) => left_ms / chunks.max(1),
         }
     }
 }
@@ -108,6 +117,11 @@ impl NodeView {
         self.surplus(self.bound)
     }
 
+    /// Whether there is anything to be given back for idling.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.can_give(self.idle_spans())
+    }
+
     fn can_give(&self, spans: u32) -> bool {
         self.has_whole && spans as usize >= SPANS_PER_CHUNK
     }
@@ -128,8 +142,8 @@ pub(crate) struct View {
     pub(crate) give_back_at_ms: u64,
     /// When the current window is over; [`None`] if no need is ever forgotten.
     pub(crate) window_ends_ms: Option<u64>,
-    /// Whether a CPU may hold slots that it does not use.
-    pub(crate) is_cached: bool,
+    /// Spans that would be unbound if CPUs held no slots, if they hold any.
+    pub(crate) cached_spans: u32,
 }
 
 impl View {
@@ -173,7 +187,7 @@ pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
     }
     let mut timer = lacking.map(|_| view.grow_at_ms);
     if let Some(window_ends) = view.window_ends_ms {
-        let idle = each().find(|(_, node)| node.can_give(node.idle_spans()));
+        let idle = each().find(|(_, node)| node.is_idle());
         match idle {
             Some((node, _)) if view.now_ms >= view.give_back_at_ms => {
                 return Action::GiveBack(node);
@@ -183,8 +197,8 @@ pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
         }
         // Something may idle before long: what is remembered will be forgotten, and what CPUs hold
         // will come home.
-        let unused = nodes.iter().any(|node| node.unused_spans() as usize >= SPANS_PER_CHUNK);
-        if unused || (view.is_cached && nodes.iter().any(|node| node.surplus(0) > 0)) {
+        let unused: u32 = nodes.iter().map(NodeView::unused_spans).sum();
+        if (unused + view.cached_spans) as usize >= SPANS_PER_CHUNK {
             if view.now_ms >= window_ends {
                 return Action::TurnWindow;
             }

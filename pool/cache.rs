@@ -139,11 +139,6 @@ impl CpuCaches {
         Ok(Self { caches, drained_at })
     }
 
-    /// Number of CPUs that may ever be.
-    pub(super) fn cpus(&self) -> usize {
-        self.drained_at.len()
-    }
-
     #[inline]
     fn of_cpu(&self, cpu: u32, class: SizeClass) -> Option<&ClassCache> {
         let first = (cpu as usize).wrapping_mul(CLASSES);

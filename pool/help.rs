@@ -170,8 +170,8 @@ impl Pool {
     fn share(&self, node: &Node, class: SizeClass) -> usize {
         let unbound = node.stock().within(Reach::Ready) as usize * class.slots_per_span();
         let free = node.depot(class).free() as usize + unbound;
-        let cpus = self.caches.cpus();
-        free.checked_div(2 * cpus).map_or(1, |share| share.max(1))
+        let share = free.checked_div(2 * glue::cpus::online());
+        share.map_or(1, |share| share.max(1))
     }
 
     fn admit(&self, class: SizeClass) -> bool {

@@ -57,6 +57,7 @@ use class::{
     SizeClass,
     SPAN_BYTES, //
 };
+use depot::Depot;
 use directory::Directory;
 use gate::Gates;
 use help::NoSlot;
@@ -418,6 +419,25 @@ impl Pool {
     /// What was refused.
     pub(crate) fn refusals(&self) -> &Refusals {
         &self.refusals
+    }
+
+    /// Spans that would be unbound if CPUs held no slots, roughly; 0 if they hold none.
+    pub(crate) fn cached_spans(&self) -> u32 {
+        let (mut cached, mut spans) = (0u64, 0u32);
+        for class in SizeClass::ALL {
+            let sum = |count: fn(&Depot) -> u32| -> u64 {
+                self.nodes().map(|node| u64::from(count(node.depot(class)))).sum()
+            };
+            let (slots, used) = (sum(Depot::slots), self.caches.totals(class).used());
+            let per_span = class.slots_per_span() as u64;
+            cached += slots.saturating_sub(sum(Depot::free)).saturating_sub(used);
+            spans += (slots / per_span).saturating_sub(used.div_ceil(per_span)) as u32;
+        }
+        if cached > 0 {
+            spans
+        } else {
+            0
+        }
     }
 
     /// The CPUs that may hold slots which they did not use since they were drained.
