@@ -148,7 +148,7 @@ def kernel_arguments(options: Options) -> str:
     if options.guest == "coco":
         words.append(f"cc_emul={SHARED_BIT:#x}")
         if options.convert_us:
-            words.append(f"cc_emul_convert_us={options.convert_us}")
+            words.append(f"cc_emul.convert_us={options.convert_us}")
     else:
         words.append("swiotlb=force")
     if options.swiotlb == "legacy":

@@ -29,6 +29,7 @@ ORDER = (
     "test_leak",
     "test_bench",
     "test_machine",
+    "test_emulation",
     "test_ccvm",
     "test_debug",
     "test_torture",
