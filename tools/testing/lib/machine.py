@@ -10,17 +10,13 @@ the host gets to see.  Offset N in that file is guest-physical address N.
 import dataclasses
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
-from lib import emulator
+from lib import disks, emulator
 from lib.failure import Failure
 
 MIB = 1 << 20
 GIB = 1 << 30
-
-DISK_SIZE = GIB
 
 # Without five-level page tables: while the kernel identifies the CPU it forgets
 # for a moment that it uses them, and KASAN takes the memory that an interrupt in
@@ -34,6 +30,8 @@ SHARED_BIT = 0x1000000000
 MAX_MEMORY = 32 * GIB
 MIN_MEMORY = 256 * MIB
 MAX_NODES = 8
+# CONFIG_NR_CPUS.
+MAX_CPUS = 64
 
 # The q35 machine puts all memory below 4 GiB if it is less than this, and
 # otherwise 2 GiB there and the rest from 4 GiB on.
@@ -73,8 +71,12 @@ class Options:
     """NUMA nodes; none is one that has all."""
     nvme: int = 1
     blk: int = 1
+    scsi: int = 0
+    ahci: int = 0
     net: bool = False
     latency_ms: int = 0
+    null_ms: int | None = None
+    """Disks without content that hold each request for so long."""
     convert_us: int = 0
     append: str = ""
     accel: str = ""
@@ -165,36 +167,6 @@ def kernel_arguments(options: Options) -> str:
     return " ".join(words)
 
 
-def disk_names(options: Options) -> list[str]:
-    """The disks, in the order the guest sees them."""
-    nvme = [f"nvme{index}" for index in range(options.nvme)]
-    return nvme + [f"blk{index}" for index in range(options.blk)]
-
-
-def make_disks(options: Options, folder: Path) -> None:
-    """Makes an empty, sparse file for each disk."""
-    folder.mkdir(exist_ok=True)
-    for name in disk_names(options):
-        with open(folder / name, "wb") as file:
-            file.truncate(DISK_SIZE)
-
-
-def start_delay(options: Options, disks: Path, socket: Path) -> subprocess.Popen:
-    """Starts the server that holds every request to a disk for a while.
-
-    It ends with this process.
-    """
-    if not shutil.which("nbdkit"):
-        raise Failure("nbdkit is not installed, which --latency-ms needs")
-    delay = f"{options.latency_ms}ms"
-    return subprocess.Popen(
-        ["nbdkit", "--foreground", "--exit-with-parent", "--unix", str(socket)]
-        + ["--threads", "64", "--filter=delay", "file", f"dir={disks}"]
-        + [f"rdelay={delay}", f"wdelay={delay}"],
-        stdin=subprocess.DEVNULL,
-    )
-
-
 def _private(name: str, size: int) -> list[str]:
     # A guest may be larger than the host's memory as long as it does not use it.
     return ["-object", f"memory-backend-ram,id={name},size={size},reserve=off"]
@@ -232,30 +204,6 @@ def _memory(options: Options, shared: Path | None) -> list[str]:
     return [*words, "-device", f"pc-dimm,memdev=shared,addr={SHARED_BIT:#x}"]
 
 
-def _disks(options: Options, disks: Path, socket: Path | None) -> list[str]:
-    words = []
-    for name in disk_names(options):
-        if socket:
-            node = f"driver=nbd,server.type=unix,server.path={socket},export={name}"
-        else:
-            node = (
-                f"driver=raw,file.driver=file,file.filename={disks / name},"
-                "file.aio=threads"
-            )
-        words += [
-            "-blockdev",
-            f"{node},node-name={name},cache.no-flush=on,discard=unmap",
-        ]
-        if name.startswith("nvme"):
-            words += ["-device", f"nvme,drive={name},serial={name}"]
-        else:
-            words += [
-                "-device",
-                f"virtio-blk-pci,drive={name},disable-legacy=on,iommu_platform=on",
-            ]
-    return words
-
-
 def command(options: Options, files: Files, serials: list[int]) -> list[str]:
     """QEMU's command line; serials are descriptors of connected sockets."""
     qemu = emulator.program()
@@ -274,7 +222,7 @@ def command(options: Options, files: Files, serials: list[int]) -> list[str]:
         # The third port would share an interrupt with the first; 5 is level-triggered.
         own = ",irq=6" if index == 2 else ""
         words += ["-device", f"isa-serial,index={index},chardev=serial{index}{own}"]
-    words += _disks(options, files.disks, files.delay)
+    words += disks.arguments(options, files.disks, files.delay)
     if options.net:
         words += ["-netdev", "user,id=net0", "-device"]
         words.append(

@@ -17,7 +17,7 @@ import time
 import tty
 from pathlib import Path
 
-from lib import cache, machine
+from lib import cache, disks, machine
 from lib.archive import Archive
 from lib.console import Console
 from lib.failure import Failure
@@ -139,10 +139,10 @@ class Session:
             image = folder / "kernel"
             copy_image(self.kernel, image)
             initrd = self._initrd(folder)
-            disks = folder / "disks"
-            machine.make_disks(self.options, disks)
-            delay = self._delay(stack, disks)
-            files = machine.Files(image, initrd, disks, delay, shared)
+            place = folder / "disks"
+            disks.make(self.options, place)
+            delay = self._delay(stack, place)
+            files = machine.Files(image, initrd, place, delay, shared)
             return self._run_qemu(stack, files)
 
     def _shared(self, stack: contextlib.ExitStack, folder: Path) -> Path | None:
@@ -179,15 +179,15 @@ class Session:
             archive.finish()
         return path
 
-    def _delay(self, stack: contextlib.ExitStack, disks: Path) -> Path | None:
-        if not self.options.latency_ms or not machine.disk_names(self.options):
+    def _delay(self, stack: contextlib.ExitStack, place: Path) -> Path | None:
+        if not self.options.latency_ms or not disks.names(self.options):
             return None
         # The path of a socket must be short.
         folder = Path(tempfile.mkdtemp(prefix="ccvm-"))
-        (disks.parent / "socket").symlink_to(folder)
+        (place.parent / "socket").symlink_to(folder)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         path = folder / "disks"
-        server = machine.start_delay(self.options, disks, path)
+        server = disks.start_delay(self.options, place, path)
         stack.callback(server.wait)
         stack.callback(server.terminate)
         end = time.monotonic() + 10

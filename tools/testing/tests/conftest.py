@@ -31,6 +31,7 @@ ORDER = (
     "test_leak",
     "test_bench",
     "test_machine",
+    "test_disks",
     "test_emulation",
     "test_ccvm",
     "test_debug",

@@ -36,6 +36,27 @@ def test_guest(memory, cpus):
         assert result.count(key) == 0, key
 
 
+def test_many_cpus():
+    """64 CPUs, all of them online, and each one does I/O."""
+    result = vm.run(
+        f"""
+echo "cpus: $(grep -c ^processor /proc/cpuinfo)"
+for cpu in $(seq 0 63); do
+	taskset $(printf '%x' $((1 << cpu))) \
+		dd if=/dev/nvme0n1 of=/dev/null bs=4k count=8 iflag=direct 2>/dev/null &&
+		echo "read on $cpu"
+done
+{vm.counters()}
+""",
+        *("--cpus", "64", "--mem", "2G", "--blk", "0"),
+        timeout=300,
+    )
+    assert "cpus: 64" in result.stdout, result.tail()
+    assert len(vm.lines(result.stdout, "^read on ")) == 64, result.tail()
+    for key in ("legacy", "exhausted", "misuse"):
+        assert result.count(key) == 0, key
+
+
 def test_less_than_swiotlb():
     """An idle guest shares less than swiotlb would have reserved."""
     result = vm.run(f"{vm.wait_ready()}; sleep 2; {vm.counters()}", "--mem", "4G")
