@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """One burst in one guest: many readers that begin at once on many slow disks.
 
-The disks are QEMU's null-co, which holds each request for LATENCY_MS and needs no
-I/O of the host. The program workload/burst makes the load and samples the
-counters; report.py reads what it prints.
+The program workload/burst makes the load and samples the counters; report.py reads
+what it prints.
 """
 
 import dataclasses
@@ -21,12 +20,7 @@ CCVM = repository.TESTING / "ccvm"
 SOURCE = repository.TESTING / "workload" / "burst"
 
 LATENCY_MS = 100
-DISK_BYTES = 1 << 30
-NULL_DISK = (
-    f"driver=null-co,read-zeroes=on,size={DISK_BYTES},"
-    f"latency-ns={LATENCY_MS * 1_000_000}"
-)
-VIRTIO = "disable-legacy=on,iommu_platform=on"
+BUSES = ("nvme", "blk", "scsi", "ahci")
 
 # How swiotlb is told to begin with the memory that cc_swiotlb begins with: 24 MiB,
 # in slots of 2 KiB.
@@ -72,21 +66,13 @@ class Burst:
         letter = "vd" if self.bus == "blk" else "sd"
         return [f"/dev/{letter}{chr(ord('a') + index)}" for index in range(self.disks)]
 
-    def qemu(self) -> str:
-        """What QEMU is told about the disks."""
-        words = []
-        if self.bus == "scsi":
-            words += ["-device", f"virtio-scsi-pci,id=scsi,{VIRTIO}"]
-        for index in range(self.disks):
-            words += ["-blockdev", f"{NULL_DISK},node-name=d{index}", "-device"]
-            match self.bus:
-                case "nvme":
-                    words.append(f"nvme,drive=d{index},serial=d{index}")
-                case "blk":
-                    words.append(f"virtio-blk-pci,drive=d{index},{VIRTIO}")
-                case "scsi":
-                    words.append(f"scsi-hd,drive=d{index},bus=scsi.0")
-        return " ".join(words)
+    def disk_options(self) -> list[str]:
+        """What ccvm is told about the disks."""
+        counts = dict.fromkeys(BUSES, 0) | {self.bus: self.disks}
+        found = ["--null-ms", str(LATENCY_MS)]
+        for bus, count in counts.items():
+            found += [f"--{bus}", str(count)]
+        return found
 
     def command(self) -> str:
         """What the guest runs."""
@@ -112,7 +98,7 @@ class Burst:
         return [
             *(str(CCVM), "run", *impl, "--convert-us", str(self.convert_us)),
             *("--cpus", str(self.cpus), "--mem", self.memory),
-            *("--nvme", "0", "--blk", "0", "--qemu-append", self.qemu()),
+            *self.disk_options(),
             *("--append", " ".join(append), "--console", str(console)),
             *("--timeout", str(self.timeout_s), "--add", str(program)),
             *("--", self.command()),
