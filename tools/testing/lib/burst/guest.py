@@ -40,6 +40,7 @@ class Burst:
 
     impl: str = "cc"
     bus: str = "nvme"
+    """How the disks are attached; scsi+ahci is half of them each."""
     scattered: bool = False
     fragmented: bool = False
     convert_us: int = 0
@@ -68,7 +69,8 @@ class Burst:
 
     def disk_options(self) -> list[str]:
         """What ccvm is told about the disks."""
-        counts = dict.fromkeys(BUSES, 0) | {self.bus: self.disks}
+        own = self.bus.split("+")
+        counts = dict.fromkeys(BUSES, 0) | dict.fromkeys(own, self.disks // len(own))
         found = ["--null-ms", str(LATENCY_MS)]
         for bus, count in counts.items():
             found += [f"--{bus}", str(count)]
