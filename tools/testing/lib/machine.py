@@ -14,11 +14,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from lib import emulator
 from lib.failure import Failure
 
 MIB = 1 << 20
 GIB = 1 << 30
+
+QEMU = "qemu-system-x86_64"
 
 DISK_SIZE = GIB
 
@@ -258,9 +259,8 @@ def _disks(options: Options, disks: Path, socket: Path | None) -> list[str]:
 
 def command(options: Options, files: Files, serials: list[int]) -> list[str]:
     """QEMU's command line; serials are descriptors of connected sockets."""
-    qemu = emulator.program()
-    accel = options.accel or emulator.accelerator(qemu)
-    words = [qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
+    accel = options.accel or "tcg,thread=multi"
+    words = [QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     words += ["-accel", accel, "-cpu", CPU]
     smp = str(options.cpus)
     if options.nodes:
