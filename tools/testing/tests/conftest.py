@@ -14,11 +14,13 @@ import vm  # noqa: E402
 # The quick ones first: a slip is seen before the first guest has booted.
 ORDER = (
     "test_static",
+    "test_setup",
     "test_install_tree",
     "test_kernel_build",
     "test_kunit",
     "test_dma",
     "test_misuse",
+    "test_exhaust",
     "test_faults",
     "test_parameters",
     "test_trace",
@@ -26,6 +28,7 @@ ORDER = (
     "test_giveback",
     "test_numa",
     "test_load",
+    "test_burst",
     "test_leak",
     "test_bench",
     "test_machine",
