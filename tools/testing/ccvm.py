@@ -93,6 +93,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--scsi", type=int, default=0, metavar="N", help="virtio-scsi disks, 0")
     add("--ahci", type=int, default=0, metavar="N", help="SATA disks (AHCI), 0")
     add(
+        "--plug",
+        action="append",
+        default=[],
+        metavar="SIZE@S",
+        help="plug so much memory S seconds after the command's start, which the guest "
+        "puts online; a multiple of 128M; may be repeated",
+    )
+    add(
         "--net",
         action="store_true",
         help="virtio-net on QEMU's user network: the host's loopback is 10.0.2.2",
@@ -203,6 +211,7 @@ def run(arguments: argparse.Namespace) -> int:
         blk=arguments.blk,
         scsi=arguments.scsi,
         ahci=arguments.ahci,
+        plugs=[machine.parse_plug(each) for each in arguments.plug],
         net=arguments.net,
         latency_ms=arguments.latency_ms,
         null_ms=arguments.null_ms,

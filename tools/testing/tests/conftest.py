@@ -33,6 +33,7 @@ ORDER = (
     "test_bench",
     "test_machine",
     "test_disks",
+    "test_hotplug",
     "test_emulation",
     "test_ccvm",
     "test_debug",

@@ -149,6 +149,8 @@ cat /proc/cmdline
         (("--ahci", "193"), "--ahci 193: from 0 to 192"),
         (("--nvme", "100", "--blk", "100"), "no more than 192"),
         (("--cpus", "65"), "--cpus 65: from 1 to 64"),
+        (("--plug", "100M@1"), "--plug 100M@1: a multiple of 128M"),
+        (("--plug", "128M"), "--plug 128M: the form is"),
     ],
 )
 def test_refused(options, word):
