@@ -12,11 +12,13 @@ import os
 import re
 from pathlib import Path
 
-from lib import disks, emulator
+from lib import disks
 from lib.failure import Failure
 
 MIB = 1 << 20
 GIB = 1 << 30
+
+QEMU = "qemu-system-x86_64"
 
 # Without five-level page tables: while the kernel identifies the CPU it forgets
 # for a moment that it uses them, and KASAN takes the memory that an interrupt in
@@ -36,6 +38,13 @@ MAX_CPUS = 64
 # The q35 machine puts all memory below 4 GiB if it is less than this, and
 # otherwise 2 GiB there and the rest from 4 GiB on.
 LOW_LIMIT = 0xB0000000
+
+# Each NVMe request of more than two pages takes a page of coherent memory, without
+# waiting. The kernel has 128 KiB of it for each GiB of memory, and more only after a
+# while, which on a busy host is too late. With more disks than this it gets the most
+# that a large guest has by default.
+FEW_NVME = 8
+COHERENT_POOL = "4M"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +171,8 @@ def kernel_arguments(options: Options) -> str:
         # On a busy host an interrupt gets lost now and then: the driver looks for the
         # completion after this many seconds, not after 60.
         words.append("nvme_core.admin_timeout=10")
+    if options.nvme > FEW_NVME:
+        words.append(f"coherent_pool={COHERENT_POOL}")
     if options.append:
         words.append(options.append)
     return " ".join(words)
@@ -206,9 +217,8 @@ def _memory(options: Options, shared: Path | None) -> list[str]:
 
 def command(options: Options, files: Files, serials: list[int]) -> list[str]:
     """QEMU's command line; serials are descriptors of connected sockets."""
-    qemu = emulator.program()
-    accel = options.accel or emulator.accelerator(qemu)
-    words = [qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
+    accel = options.accel or "tcg,thread=multi"
+    words = [QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     words += ["-accel", accel, "-cpu", CPU]
     smp = str(options.cpus)
     if options.nodes:

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is said when a mapping is refused: once in a while, in one line, the class, the reason, how
+//! many, and which parameter helps.
+
+use super::{
+    class::SizeClass,
+    Pool, //
+};
+use crate::{
+    glue::{
+        device::DmaDevice,
+        memory, //
+    },
+    trace, //
+};
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+};
+
+/// The shortest time between two lines in the log, in milliseconds.
+const QUIET_MS: u64 = 5000;
+
+/// What keeps kccd from making more, if it is more than the time that it takes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Obstacle {
+    /// `cc_swiotlb.max=` is reached.
+    AtMax,
+    /// No private memory for a chunk or its records.
+    NoMemory,
+    /// The host refuses to convert memory.
+    Host,
+}
+
+impl Obstacle {
+    const ALL: [Self; 3] = [Self::AtMax, Self::NoMemory, Self::Host];
+
+    /// The reason, and what helps.
+    fn text(this: Option<Self>) -> (&'static str, &'static str) {
+        match this {
+            None => (
+                "kccd is still converting memory",
+                "a larger cc_swiotlb.watermark= keeps more ready",
+            ),
+            Some(Self::AtMax) => (
+                "cc_swiotlb.max= is reached",
+                "a larger cc_swiotlb.max= allows more",
+            ),
+            Some(Self::NoMemory) => (
+                "there is no memory to convert",
+                "a larger cc_swiotlb.watermark= takes it while there is some",
+            ),
+            Some(Self::Host) => (
+                "the host refuses to convert memory",
+                "no parameter helps, look at the host",
+            ),
+        }
+    }
+}
+
+/// Refused mappings and what was said about them.
+pub(crate) struct Refusals {
+    count: Atomic<u64>,
+    /// How many there were at the last line, and when that was.
+    told: Atomic<u64>,
+    told_ms: Atomic<u64>,
+    /// The place of the obstacle among all, counted from 1.
+    obstacle: Atomic<u32>,
+}
+
+impl Refusals {
+    /// None so far.
+    pub(super) const fn new() -> Self {
+        Self {
+            count: Atomic::new(0),
+            told: Atomic::new(0),
+            told_ms: Atomic::new(0),
+            obstacle: Atomic::new(0),
+        }
+    }
+
+    /// How many there were.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Relaxed)
+    }
+
+    /// What keeps kccd from making more.
+    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
+        let place = self.obstacle.load(Relaxed).wrapping_sub(1);
+        Obstacle::ALL.get(place as usize).copied()
+    }
+
+    /// Notes that; to be called by kccd.
+    pub(crate) fn set_obstacle(&self, obstacle: Option<Obstacle>) {
+        let place = obstacle.map_or(0, |obstacle| obstacle as u32 + 1);
+        self.obstacle.store(place, Relaxed);
+    }
+
+    /// How many there were since the last line, if there should be one now.
+    fn to_tell(&self, now_ms: u64) -> Option<u64> {
+        let told_ms = self.told_ms.load(Relaxed);
+        let due = told_ms == 0 || now_ms.saturating_sub(told_ms) >= QUIET_MS;
+        // Of several CPUs one does it.
+        if !due || self.told_ms.cmpxchg(told_ms, now_ms.max(1), Relaxed).is_err() {
+            return None;
+        }
+        let count = self.count();
+        Some(count.saturating_sub(self.told.xchg(count, Relaxed)))
+    }
+}
+
+impl Pool {
+    /// A mapping is refused: nobody can serve it. Without a class, no slot holds it. `quiet` is for
+    /// drivers that want no message.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn refuse(
+        &self,
+        dev: DmaDevice<'_>,
+        size: usize,
+        class: Option<SizeClass>,
+        quiet: bool,
+    ) {
+        trace::refused(dev, size);
+        if let Some(class) = class {
+            self.stats.class(class).refused.add(1);
+        }
+        self.refusals.count.add(1, Relaxed);
+        if quiet {
+            return;
+        }
+        let Some(count) = self.refusals.to_tell(memory::now_ms()) else {
+            return;
+        };
+        let (why, help) = Obstacle::text(self.refusals.obstacle());
+        match class {
+            Some(class) => dev_warn!(
+                dev.device(),
+                "cc_swiotlb: {count} mappings refused since the last message, this one of {size} \
+                 bytes for want of slots of {}: {why}; {help}\n",
+                class.name()
+            ),
+            None => dev_warn!(
+                dev.device(),
+                "cc_swiotlb: a mapping of {size} bytes refused: it fits no slot at its alignment\n"
+            ),
+        }
+    }
+}
