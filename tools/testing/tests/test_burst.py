@@ -158,7 +158,7 @@ class TestSpells:
         )
         _require(targets.unharmed(run.figures()))
         first = run.rounds[1].start_ms - run.rounds[0].start_ms
-        later = run.growth("conversions", first_s=first / 1000)
-        once = run.growth("conversions", last_s=first / 1000)
+        later = run.converted(first_s=first / 1000)
+        once = run.converted(last_s=first / 1000)
         assert once > 0, "the control: the first spell needed memory"
-        assert later <= once / 10, f"{once} conversions, then {later}"
+        assert later <= once / 10, f"{once} bytes were converted, then {later}"

@@ -8,6 +8,7 @@ import re
 from lib.failure import Failure
 
 MIB = 1 << 20
+CHUNK_BYTES = 2 * MIB
 SLOT_BYTES = 2048
 """A slot of swiotlb."""
 
@@ -169,6 +170,13 @@ class Report:
         found = re.search(rf"^free {when} (.*)$", self.text, re.M)
         return [int(word) for word in found.group(1).split()] if found else []
 
+    def converted(self, first_s: float = 0, last_s: float = 1e6) -> int:
+        """Bytes that were made shared, in seconds from the first round on."""
+        if "conversion_bytes" in self.samples[-1].counters:
+            return self.growth("conversion_bytes", first_s=first_s, last_s=last_s)
+        chunks = self.growth("conversions", first_s=first_s, last_s=last_s)
+        return CHUNK_BYTES * chunks
+
     @functools.cached_property
     def refused(self) -> int | None:
         """Mappings that nobody could serve."""
@@ -279,6 +287,6 @@ class Report:
             "peak_used_mib": round(self.peak_used / MIB, 1),
             "wasted": self.wasted_share(),
             "kernel_cpu_s": round(self.kernel_cpu_s(), 2),
-            "conversions": self.growth("conversions"),
+            "converted_mib": round(self.converted() / MIB, 1),
             "give_backs": self.growth(*GIVE_BACKS),
         }
