@@ -215,8 +215,16 @@ class Report:
         return last
 
     @property
+    def start_shared(self) -> int:
+        """What was shared before the burst, the legacy pool included."""
+        first = self.samples[0]
+        if self.serves_cc:
+            return first.get("shared_bytes") + first.get("legacy_bytes")
+        return SLOT_BYTES * first.get("io_tlb_nslabs")
+
+    @property
     def peak_shared(self) -> int:
-        """The most that was shared, as it was sampled, the legacy pool included."""
+        """The most that was shared, as sampled, without cc_swiotlb's legacy pool."""
         if self.serves_cc:
             return self.most("shared_bytes")
         return SLOT_BYTES * self.most("io_tlb_nslabs")
@@ -274,6 +282,7 @@ class Report:
         return {
             "boot_s": self.boot_s,
             "pieces": self.pieces,
+            "start_shared_mib": round(self.start_shared / MIB, 1),
             "refused": self.refused,
             "last_refusal_s": self.last_refusal_s(),
             "legacy": self.growth("legacy") if self.serves_cc else None,
