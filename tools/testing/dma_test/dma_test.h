@@ -19,6 +19,7 @@
 #include <linux/device.h>
 #include <linux/dma-mapping.h>
 #include <linux/mm.h>
+#include <linux/pci.h>
 #include <linux/prandom.h>
 #include <linux/sizes.h>
 #include <linux/types.h>
@@ -199,5 +200,9 @@ void dt_unmap_other_length(struct dt *dt);
 void dt_small_leave_large(struct dt *dt);
 void dt_exhausted_with_mask(struct dt *dt);
 void dt_small_mask_has_enough(struct dt *dt);
+
+struct pci_dev *dt_iommu_device(void);
+void dt_untrusted(struct dt *dt);
+void dt_linked(struct dt *dt);
 
 #endif /* CC_SWIOTLB_DMA_TEST_H */

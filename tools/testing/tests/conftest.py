@@ -21,6 +21,7 @@ ORDER = (
     "test_dma",
     "test_misuse",
     "test_exhaust",
+    "test_iommu",
     "test_faults",
     "test_parameters",
     "test_trace",

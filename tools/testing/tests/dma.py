@@ -30,6 +30,7 @@ def _table(name: str) -> list[str]:
 CASES = _table("dt_cases")
 MISUSE_CASES = _table("dt_misuse_cases")
 EXHAUST_CASES = _table("dt_exhaust_cases")
+IOMMU_CASES = _table("dt_iommu_cases")
 
 
 class Run:

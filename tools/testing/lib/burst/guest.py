@@ -22,13 +22,9 @@ SOURCE = repository.TESTING / "workload" / "burst"
 LATENCY_MS = 100
 BUSES = ("nvme", "blk", "scsi", "ahci")
 
-# How swiotlb is told to begin with the memory that cc_swiotlb begins with: 24 MiB,
-# in slots of 2 KiB.
-IMPLS = {
-    "cc": ("--swiotlb", "cc"),
-    "static": ("--swiotlb", "legacy"),
-    "dynamic": ("--swiotlb", "legacy", "--append", "swiotlb=12288"),
-}
+# What serves the guest: cc_swiotlb, swiotlb's static pool of default size, and
+# swiotlb that grows from the memory that cc_swiotlb begins with.
+IMPLS = ("cc", "static", "dynamic")
 
 # So much is touched, if there is so much, to leave free memory in single pages.
 FRAGMENT_MIB = 3500
@@ -54,6 +50,8 @@ class Burst:
     append: str = ""
     """More for the kernel's command line."""
     timeout_s: int = 400
+    start_bytes: int = dataclasses.field(default=24 * report.MIB, compare=False)
+    """What "dynamic" begins with."""
 
     def __str__(self) -> str:
         buffers = "scattered" if self.scattered else "contiguous"
@@ -89,16 +87,15 @@ class Burst:
     def words(self, program: Path, console: Path) -> list[str]:
         """The call of ccvm."""
         append = [self.append] if self.append else []
-        impl = list(IMPLS[self.impl])
-        if "--append" in impl:
-            append.append(impl.pop())
-            impl.remove("--append")
+        if self.impl == "dynamic":
+            append.append(f"swiotlb={self.start_bytes // report.SLOT_BYTES}")
         if self.bus == "nvme":
             # The atomic pools of a guest of this size are too small for the lists
             # that 20 disks need at once.
             append.append("coherent_pool=2M")
         return [
-            *(str(CCVM), "run", *impl, "--convert-us", str(self.convert_us)),
+            *(str(CCVM), "run", "--convert-us", str(self.convert_us)),
+            *("--swiotlb", "cc" if self.impl == "cc" else "legacy"),
             *("--cpus", str(self.cpus), "--mem", self.memory),
             *self.disk_options(),
             *("--append", " ".join(append), "--console", str(console)),

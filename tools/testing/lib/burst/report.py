@@ -8,6 +8,7 @@ import re
 from lib.failure import Failure
 
 MIB = 1 << 20
+CHUNK_BYTES = 2 * MIB
 SLOT_BYTES = 2048
 """A slot of swiotlb."""
 
@@ -169,6 +170,13 @@ class Report:
         found = re.search(rf"^free {when} (.*)$", self.text, re.M)
         return [int(word) for word in found.group(1).split()] if found else []
 
+    def converted(self, first_s: float = 0, last_s: float = 1e6) -> int:
+        """Bytes that were made shared, in seconds from the first round on."""
+        if "conversion_bytes" in self.samples[-1].counters:
+            return self.growth("conversion_bytes", first_s=first_s, last_s=last_s)
+        chunks = self.growth("conversions", first_s=first_s, last_s=last_s)
+        return CHUNK_BYTES * chunks
+
     @functools.cached_property
     def refused(self) -> int | None:
         """Mappings that nobody could serve."""
@@ -207,8 +215,16 @@ class Report:
         return last
 
     @property
+    def start_shared(self) -> int:
+        """What was shared before the burst, the legacy pool included."""
+        first = self.samples[0]
+        if self.serves_cc:
+            return first.get("shared_bytes") + first.get("legacy_bytes")
+        return SLOT_BYTES * first.get("io_tlb_nslabs")
+
+    @property
     def peak_shared(self) -> int:
-        """The most that was shared, as it was sampled, the legacy pool included."""
+        """The most that was shared, as sampled, without cc_swiotlb's legacy pool."""
         if self.serves_cc:
             return self.most("shared_bytes")
         return SLOT_BYTES * self.most("io_tlb_nslabs")
@@ -266,6 +282,7 @@ class Report:
         return {
             "boot_s": self.boot_s,
             "pieces": self.pieces,
+            "start_shared_mib": round(self.start_shared / MIB, 1),
             "refused": self.refused,
             "last_refusal_s": self.last_refusal_s(),
             "legacy": self.growth("legacy") if self.serves_cc else None,
@@ -279,6 +296,6 @@ class Report:
             "peak_used_mib": round(self.peak_used / MIB, 1),
             "wasted": self.wasted_share(),
             "kernel_cpu_s": round(self.kernel_cpu_s(), 2),
-            "conversions": self.growth("conversions"),
+            "converted_mib": round(self.converted() / MIB, 1),
             "give_backs": self.growth(*GIVE_BACKS),
         }
