@@ -161,8 +161,8 @@ impl CpuCaches {
         //   (include/linux/interrupt_rc.h), does so by `local_irq_save()`, whatever the kernel's
         //   preemption. So we stay on this CPU and nothing interrupts us. Other CPUs only ever
         //   access their own cache, or that of a CPU that is dead, and we are alive.
-        // - All calls of this are in this file; no closure that is passed on to `f` has a
-        //   `CpuCaches`: they are given slots, and depots, which know nothing of caches.
+        // - All calls of this are in this file. What is passed on to `f` is given slots and changes
+        //   depots, which know nothing of caches: nothing comes back here.
         let stack = unsafe { &mut *cache.stack.get() };
         Some(f(stack, cache))
     }
@@ -248,7 +248,7 @@ impl CpuCaches {
     }
 
     /// What the counters of a CPU come to: another number whenever its stacks have changed.
-    fn activity(&self, cpu: u32) -> u64 {
+    pub(crate) fn activity(&self, cpu: u32) -> u64 {
         let caches = SizeClass::ALL.into_iter().filter_map(|class| self.of_cpu(cpu, class));
         caches.fold(0, |sum: u64, cache| {
             sum.wrapping_add(cache.taken.load(Relaxed))
@@ -256,10 +256,10 @@ impl CpuCaches {
         })
     }
 
-    /// Notes that the stacks of `cpu` are empty.
-    pub(crate) fn note_drained(&self, cpu: u32) {
+    /// Notes that the stacks of `cpu` were emptied after its activity was that.
+    pub(crate) fn note_drained(&self, cpu: u32, activity: u64) {
         if let Some(at) = self.drained_at.get(cpu as usize) {
-            at.store(self.activity(cpu), Relaxed);
+            at.store(activity, Relaxed);
         }
     }
 

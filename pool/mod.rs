@@ -348,9 +348,12 @@ impl Pool {
         if !wanted {
             return true;
         }
-        let slot = span.binding().class().and_then(|class| span.slot_at(class, addr));
+        let binding = span.binding();
+        let slot = binding.class().and_then(|class| span.slot_at(class, addr));
         let part = slot.and_then(|(slot, _)| {
             let mapping = slot.slot.mapping().ok()?;
+            // As in `unmap()`; it may change later, but then the driver is in the wrong.
+            Some(mapping).filter(|_| span.is_bound_as(binding))?;
             Sides::of(&slot, &mapping).part(addr, size)
         });
         let Some((part, whole)) = part else {

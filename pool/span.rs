@@ -17,7 +17,9 @@
 //! A span is never freed, and an unmap looks at it without any lock. The binding may change between
 //! its look-up and its claim only if the address has no mapping: a slot that is mapped is not home.
 //! So an unmap compares the binding after it has claimed the record ([`Span::is_bound_as`]): if it
-//! changed, the driver has unmapped what was unmapped before.
+//! changed, the driver has unmapped what was unmapped before. If the slot is mapped again in that
+//! moment, at the same offset and with the same size, its own unmap may be taken for the wrong one:
+//! it is reported, and the slot is lost.
 
 use super::{
     address::Phys,

@@ -37,6 +37,13 @@ MAX_CPUS = 64
 # otherwise 2 GiB there and the rest from 4 GiB on.
 LOW_LIMIT = 0xB0000000
 
+# Each NVMe request of more than two pages takes a page of coherent memory, without
+# waiting. The kernel has 128 KiB of it for each GiB of memory, and more only after a
+# while, which on a busy host is too late. With more disks than this it gets the most
+# that a large guest has by default.
+FEW_NVME = 8
+COHERENT_POOL = "4M"
+
 
 @dataclasses.dataclass(frozen=True)
 class Files:
@@ -162,6 +169,8 @@ def kernel_arguments(options: Options) -> str:
         # On a busy host an interrupt gets lost now and then: the driver looks for the
         # completion after this many seconds, not after 60.
         words.append("nvme_core.admin_timeout=10")
+    if options.nvme > FEW_NVME:
+        words.append(f"coherent_pool={COHERENT_POOL}")
     if options.append:
         words.append(options.append)
     return " ".join(words)
