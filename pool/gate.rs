@@ -214,13 +214,13 @@ mod tests {
     use SizeClass::*;
 
     /// From so many slots on a class is not short in these tests.
-    const PLENTY: u32 = 1000;
+    const PLENTY: u64 = 1000;
 
     fn gates() -> Result<Pin<KBox<Gates>>> {
         KBox::pin_init(Gates::new(), GFP_KERNEL)
     }
 
-    fn at(cpu: u32, now_ms: u64, available: u32) -> Moment {
+    fn at(cpu: u32, now_ms: u64, available: u64) -> Moment {
         Moment {
             cpu,
             now_ms,
@@ -231,6 +231,11 @@ mod tests {
 
     fn admit(gates: &Gates, at: Moment) -> bool {
         gates.admit(K4, at, &local_interrupt_disable())
+    }
+
+    /// What a request is thought to need at first.
+    fn first_need() -> u64 {
+        slots(K4, FIRST_BYTES).into()
     }
 
     fn close(gates: &Gates, class: SizeClass, at: Moment) {
@@ -268,18 +273,18 @@ mod tests {
     fn as_many_cpus_as_there_are_slots_for() -> Result {
         let gates = gates()?;
         close(&gates, K4, at(9, 0, 0));
-        let need = slots(K4, FIRST_BYTES);
+        let need = first_need();
         // Enough for three requests less one slot: each admission takes one at once.
         let mut available = 3 * need - 1;
         for (cpu, admitted) in [(0, true), (1, true), (2, false), (3, false)] {
             assert_eq!(admit(&gates, at(cpu, 0, available)), admitted);
-            available -= u32::from(admitted);
+            available -= u64::from(admitted);
         }
         // Those who were admitted get all that they need, whoever else asks.
         for _ in 1..need {
             for (cpu, admitted) in [(0, true), (2, false), (1, true)] {
                 assert_eq!(admit(&gates, at(cpu, 1, available)), admitted);
-                available -= u32::from(admitted);
+                available -= u64::from(admitted);
             }
         }
         assert_eq!(available, need - 1);
@@ -290,7 +295,7 @@ mod tests {
     fn unused_admissions_end() -> Result {
         let gates = gates()?;
         close(&gates, K4, at(9, 0, 0));
-        let need = slots(K4, FIRST_BYTES);
+        let need = first_need();
         assert!(admit(&gates, at(0, 10, need)));
         assert!(!admit(&gates, at(1, 10, need - 1)));
         assert!(!admit(&gates, at(1, 10 + UNUSED_MS - 1, need)));
@@ -331,7 +336,7 @@ mod tests {
     fn a_refused_request_is_admitted_when_there_is_enough_for_it() -> Result {
         let gates = gates()?;
         close(&gates, K4, at(9, 0, 0));
-        let need = slots(K4, FIRST_BYTES);
+        let need = first_need();
         // It takes all that was planned for, and finds no more.
         for left in (0..need).rev() {
             assert!(admit(&gates, at(0, 0, left + 1)));
@@ -341,6 +346,20 @@ mod tests {
         assert!(admit(&gates, at(1, 0, 2 * need)));
         assert!(!admit(&gates, at(0, 0, 2 * need + 2 * need - 2)));
         assert!(admit(&gates, at(0, 0, 2 * need + 2 * need - 1)));
+        Ok(())
+    }
+
+    #[test]
+    fn nobody_goes_on_for_ever() -> Result {
+        let gates = gates()?;
+        close(&gates, K4, at(9, 0, 0));
+        // However much there is, it asks again after a request of the largest size.
+        let taken = (0..).take_while(|_| admit(&gates, at(0, 0, PLENTY - 1)));
+        assert_eq!(taken.count() as u32, slots(K4, MOST_BYTES));
+        // And others come first.
+        assert!(!admit(&gates, at(0, UNUSED_MS - 1, PLENTY - 1)));
+        assert!(admit(&gates, at(1, UNUSED_MS - 1, PLENTY - 1)));
+        assert!(admit(&gates, at(0, UNUSED_MS, PLENTY - 1)));
         Ok(())
     }
 
