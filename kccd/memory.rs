@@ -100,7 +100,9 @@ impl Kccd {
             }
         }
         // First all that can fail without a loss.
-        let chunk = self.vacant_chunk(holdings).map_err(|_| Obstacle::NoMemory)?;
+        let chunk = self
+            .vacant_chunk(holdings)
+            .map_err(|_| Obstacle::NoMemory)?;
         let refused = holdings.refused.get_mut(node).and_then(Option::take);
         let (memory, ns) = self.share(refused, node).map_err(|(obstacle, unsure)| {
             if let (Some(place), Some(unsure)) = (holdings.refused.get_mut(node), unsure) {
@@ -156,7 +158,10 @@ impl Kccd {
     ) -> Result<(SharedMemory, u64), (Obstacle, Option<UnsureMemory>)> {
         let unsure = match refused {
             Some(unsure) => unsure,
-            None => self.private_memory(node).ok_or((Obstacle::NoMemory, None))?.into(),
+            None => self
+                .private_memory(node)
+                .ok_or((Obstacle::NoMemory, None))?
+                .into(),
         };
         let begun = Instant::<Monotonic>::now();
         let shared = unsure.share();
@@ -190,7 +195,11 @@ impl Kccd {
     pub(super) fn remove(&self, holdings: &mut Holdings, node: usize) -> usize {
         let room = holdings.leaving.reserve(1, GFP_KERNEL);
         // Nothing may fail once the chunk is out.
-        let room = room.and_then(|()| holdings.vacant.reserve(holdings.leaving.len() + 2, GFP_KERNEL));
+        let room = room.and_then(|()| {
+            holdings
+                .vacant
+                .reserve(holdings.leaving.len() + 2, GFP_KERNEL)
+        });
         let Some(node) = self.pool.nodes().nth(node).filter(|_| room.is_ok()) else {
             return 0;
         };

@@ -188,7 +188,9 @@ impl Kccd {
         let watermark = params::watermark();
         let default = params::default_watermark_bytes();
         let is_served = |node: usize| machine::node_has_cpus(node);
-        let served = (0..state.nodes.len()).filter(|node| is_served(*node)).count();
+        let served = (0..state.nodes.len())
+            .filter(|node| is_served(*node))
+            .count();
         for ((number, node), view) in self.pool.nodes().enumerate().zip(&mut state.nodes) {
             let of_node = |total: u64| match is_served(number) {
                 true => policy::share(total, served),

@@ -249,7 +249,9 @@ impl CpuCaches {
 
     /// What the counters of a CPU come to: another number whenever its stacks have changed.
     pub(crate) fn activity(&self, cpu: u32) -> u64 {
-        let caches = SizeClass::ALL.into_iter().filter_map(|class| self.of_cpu(cpu, class));
+        let caches = SizeClass::ALL
+            .into_iter()
+            .filter_map(|class| self.of_cpu(cpu, class));
         caches.fold(0, |sum: u64, cache| {
             sum.wrapping_add(cache.taken.load(Relaxed))
                 .wrapping_add(cache.returned.load(Relaxed))
@@ -267,7 +269,9 @@ impl CpuCaches {
     pub(crate) fn totals(&self, class: SizeClass) -> Totals {
         let of_class = || self.caches.iter().skip(class as usize).step_by(CLASSES);
         let sum = |count: fn(&ClassCache) -> &Atomic<u64>| {
-            of_class().fold(0u64, |sum, cache| sum.wrapping_add(count(cache).load(Relaxed)))
+            of_class().fold(0u64, |sum, cache| {
+                sum.wrapping_add(count(cache).load(Relaxed))
+            })
         };
         // What came back is read first: a mapping that ends meanwhile counts as in use.
         let returned = sum(|cache| &cache.returned);
@@ -289,5 +293,25 @@ impl Totals {
     /// Slots that mappings have.
     pub(crate) fn used(self) -> u64 {
         self.taken.saturating_sub(self.returned)
+    }
+}
+
+/// CPUs that are simulated, for tests.
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+impl CpuCaches {
+    /// The stacks of a CPU that holds nothing, for `classes`.
+    pub(super) fn stacks(classes: &[SizeClass]) -> Result<KVec<(SizeClass, Stack)>> {
+        let mut stacks = KVec::new();
+        for class in classes {
+            stacks.push((*class, Stack::new(*class)?), GFP_KERNEL)?;
+        }
+        Ok(stacks)
+    }
+
+    /// Exchanges this CPU's stacks for others.
+    pub(super) fn exchange(&self, stacks: &mut [(SizeClass, Stack)], irq: &LocalInterruptDisabled) {
+        for (class, other) in stacks {
+            self.change(*class, irq, |stack| core::mem::swap(stack, other));
+        }
     }
 }

@@ -150,7 +150,8 @@ impl Depot {
                 left -= 1;
                 done = enough(slot);
             }
-            self.free.store(self.free() - (home - span.home_slots()), Relaxed);
+            self.free
+                .store(self.free() - (home - span.home_slots()), Relaxed);
             Self::relist(&mut spans, span, home, total);
         }
         true

@@ -134,7 +134,12 @@ impl Pool {
     fn take_larger(&self, home: usize, class: SizeClass, depth: Depth) -> Option<Found> {
         class.larger().find_map(|larger| {
             let last = larger.is_large() && !class.is_large();
-            if last && self.nodes.iter().all(|node| node.stock().within(Reach::Last) == 0) {
+            if last
+                && self
+                    .nodes
+                    .iter()
+                    .all(|node| node.stock().within(Reach::Last) == 0)
+            {
                 return None;
             }
             self.take_from(home, larger, depth)
@@ -261,7 +266,8 @@ impl Pool {
         });
         let pushed = self.caches.push(class, slot, irq);
         if closed {
-            self.caches.drain(irq, class, |slots| self.take_home(class, slots, irq));
+            self.caches
+                .drain(irq, class, |slots| self.take_home(class, slots, irq));
         }
         if let Err(slot) = pushed {
             self.take_home(class, &[slot], irq);
@@ -307,7 +313,8 @@ impl Pool {
         let activity = self.caches.activity(cpu);
         for class in SizeClass::ALL {
             let irq = local_interrupt_disable();
-            self.caches.drain(&irq, class, |slots| self.take_home(class, slots, &irq));
+            self.caches
+                .drain(&irq, class, |slots| self.take_home(class, slots, &irq));
         }
         self.caches.note_drained(cpu, activity);
     }
@@ -316,9 +323,11 @@ impl Pool {
     pub(crate) fn drain_dead(&self, cpu: &DeadCpu) {
         for class in SizeClass::ALL {
             let irq = local_interrupt_disable();
-            self.caches.drain_dead(cpu, class, |slots| self.take_home(class, slots, &irq));
+            self.caches
+                .drain_dead(cpu, class, |slots| self.take_home(class, slots, &irq));
         }
-        self.caches.note_drained(cpu.id(), self.caches.activity(cpu.id()));
+        self.caches
+            .note_drained(cpu.id(), self.caches.activity(cpu.id()));
     }
 
     /// All nodes, `home` first.

@@ -201,7 +201,11 @@ impl Span {
         self.make_tables(slots.div_ceil(TABLE_SLOTS), GFP_NOWAIT | __GFP_NOWARN)?;
         for (index, word) in self.home.iter().enumerate() {
             let bits = slots.saturating_sub(index * WORD_BITS);
-            let all = if bits < WORD_BITS { (1 << bits) - 1 } else { u64::MAX };
+            let all = if bits < WORD_BITS {
+                (1 << bits) - 1
+            } else {
+                u64::MAX
+            };
             word.store(all, Relaxed);
         }
         self.home_slots.store(slots as u32, Relaxed);

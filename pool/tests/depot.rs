@@ -100,18 +100,15 @@ mod tests {
         let first = bench.take(READY, 128)?;
         let second = bench.take(READY, 128)?;
         assert!(first.len() == 128 && second.len() == 128);
-        // Home of the first: 100, of the second: 10.
-        bench.put(&first[..100]);
-        bench.put(&second[..10]);
-        let taken = bench.take(READY, 11)?;
-        let of_second = |slot: &FreeSlot| Bench::span_of(slot) == Bench::span_of(&second[0]);
-        assert!(taken[..10].iter().all(of_second) && !of_second(&taken[10]));
-        // The other way round.
-        bench.put(&second[..100]);
-        let rest = bench.take(READY, 95)?;
-        assert_eq!(rest.len(), 95);
-        bench.put(&rest[90..]);
-        assert!(!of_second(&bench.take(READY, 1)?[0]));
+        for (fuller, other) in [(&first, &second), (&second, &first)] {
+            // 10 slots of the one are home, 100 of the other.
+            bench.put(&other[..100]);
+            bench.put(&fuller[..10]);
+            let taken = bench.take(READY, 110)?;
+            let is_of = |slot: &FreeSlot, all: &[FreeSlot]| Bench::span_of(slot) == Bench::span_of(&all[0]);
+            assert!(taken[..10].iter().all(|slot| is_of(slot, fuller)));
+            assert!(taken[10..].iter().all(|slot| is_of(slot, other)));
+        }
         Ok(())
     }
 

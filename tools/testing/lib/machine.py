@@ -12,11 +12,13 @@ import os
 import re
 from pathlib import Path
 
-from lib import disks, emulator
+from lib import disks
 from lib.failure import Failure
 
 MIB = 1 << 20
 GIB = 1 << 30
+
+QEMU = "qemu-system-x86_64"
 
 # Without five-level page tables: while the kernel identifies the CPU it forgets
 # for a moment that it uses them, and KASAN takes the memory that an interrupt in
@@ -215,9 +217,8 @@ def _memory(options: Options, shared: Path | None) -> list[str]:
 
 def command(options: Options, files: Files, serials: list[int]) -> list[str]:
     """QEMU's command line; serials are descriptors of connected sockets."""
-    qemu = emulator.program()
-    accel = options.accel or emulator.accelerator(qemu)
-    words = [qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
+    accel = options.accel or "tcg,thread=multi"
+    words = [QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     words += ["-accel", accel, "-cpu", CPU]
     smp = str(options.cpus)
     if options.nodes:

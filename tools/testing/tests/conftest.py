@@ -14,6 +14,7 @@ import vm  # noqa: E402
 # The quick ones first: a slip is seen before the first guest has booted.
 ORDER = (
     "test_static",
+    "test_setup",
     "test_install_tree",
     "test_kernel_build",
     "test_kunit",
