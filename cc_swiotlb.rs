@@ -25,6 +25,7 @@ use glue::{
     memory,
     thread, //
 };
+use kccd::Kccd;
 use kernel::{
     debugfs,
     debugfs::Dir,
@@ -37,7 +38,6 @@ use kernel::{
         SetOnce, //
     },
 };
-use kccd::Kccd;
 use pool::Pool;
 
 module! {

@@ -17,6 +17,7 @@
 #include <linux/nodemask.h>
 #include <linux/pfn.h>
 #include <linux/reboot.h>
+#include <linux/sched/mm.h>
 #include <linux/set_memory.h>
 #include <linux/sizes.h>
 
@@ -125,6 +126,16 @@ noinline int cc_swiotlb_unshare(void *vaddr, int npages)
 ALLOW_ERROR_INJECTION(cc_swiotlb_unshare, ERRNO);
 
 /**
+ * cc_swiotlb_no_io() - The current task's allocations start no I/O any more.
+ *
+ * For kccd: I/O may be waiting for it.
+ */
+void cc_swiotlb_no_io(void)
+{
+	memalloc_noio_save();
+}
+
+/**
  * cc_swiotlb_alloc_block() - Allocate memory that is going to be shared.
  * @node: NUMA node to prefer.
  * @order: Order of the block; it is aligned to its size.
@@ -138,10 +149,17 @@ ALLOW_ERROR_INJECTION(cc_swiotlb_unshare, ERRNO);
  */
 noinline struct page *cc_swiotlb_alloc_block(int node, unsigned int order)
 {
+	unsigned int noio = current->flags & PF_MEMALLOC_NOIO;
+	struct page *page;
+
 	if (!node_online(node))
 		node = NUMA_NO_NODE;
-	return alloc_pages_node(node, GFP_NOIO | __GFP_IO | __GFP_NOWARN |
+	/* What forbids I/O forbids compaction as well. */
+	current->flags &= ~PF_MEMALLOC_NOIO;
+	page = alloc_pages_node(node, GFP_NOIO | __GFP_IO | __GFP_NOWARN |
 				__GFP_NORETRY, order);
+	current->flags |= noio;
+	return page;
 }
 ALLOW_ERROR_INJECTION(cc_swiotlb_alloc_block, NULL);
 

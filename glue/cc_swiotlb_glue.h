@@ -20,6 +20,7 @@ unsigned long cc_swiotlb_ram_pages(void);
 unsigned int cc_swiotlb_nr_nodes(void);
 bool cc_swiotlb_node_has_cpus(unsigned int node);
 void cc_swiotlb_key_off(void);
+void cc_swiotlb_no_io(void);
 void cc_swiotlb_drain(unsigned int cpu);
 void cc_swiotlb_drain_all(void);
 int cc_swiotlb_register(void);

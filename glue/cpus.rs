@@ -7,6 +7,12 @@ use kernel::{
     types::NotThreadSafe, //
 };
 
+/// Number of CPUs that are online.
+pub(crate) fn online() -> usize {
+    // SAFETY: Reads a counter.
+    (unsafe { kernel::bindings::cc_swiotlb_online_cpus() }) as usize
+}
+
 /// Makes `cpu` return the slots that it holds, before long. Does not wait. Any context but NMI.
 ///
 /// If the CPU is offline it happens on another one, whose slots return in its place.

@@ -5,6 +5,7 @@
  * with RUST_INLINE_HELPERS.
  */
 
+#include <linux/cpumask.h>
 #include <linux/dma-direct.h>
 #include <linux/dma-map-ops.h>
 #include <linux/iommu-dma.h>
@@ -98,6 +99,11 @@ __rust_helper unsigned long rust_helper_cc_swiotlb_irq_save(void)
 __rust_helper void rust_helper_cc_swiotlb_irq_restore(unsigned long flags)
 {
 	local_irq_restore(flags);
+}
+
+__rust_helper unsigned int rust_helper_cc_swiotlb_online_cpus(void)
+{
+	return num_online_cpus();
 }
 
 __rust_helper bool rust_helper_cc_swiotlb_in_interrupt(void)

@@ -48,6 +48,13 @@ pub(crate) fn in_interrupt() -> bool {
     unsafe { kernel::bindings::cc_swiotlb_in_interrupt() }
 }
 
+/// What the calling thread allocates starts no I/O from now on, which could be waiting for it; but
+/// for blocks of memory, see [`memory::PrivateMemory::new`].
+pub(crate) fn no_io() {
+    // SAFETY: Changes a flag of the current task, which nobody else does.
+    unsafe { kernel::bindings::cc_swiotlb_no_io() }
+}
+
 /// Asks to be called when memory is short, and when a CPU has died. Without that, what can be given
 /// back goes back later, and what a dead CPU holds stays there.
 ///

@@ -9,6 +9,7 @@
 #include <linux/init.h>
 #include <linux/percpu.h>
 #include <linux/shrinker.h>
+#include <linux/sizes.h>
 #include <linux/workqueue.h>
 
 #include "cc_swiotlb_glue.h"
@@ -65,12 +66,12 @@ static unsigned long count(struct shrinker *shrinker, struct shrink_control *sc)
 
 /*
  * Converting sleeps and allocates: kccd does it, as much as is asked for, and
- * this does not wait.
+ * this does not wait. Nothing is free yet when it returns.
  */
 static unsigned long scan(struct shrinker *shrinker, struct shrink_control *sc)
 {
 	cc_swiotlb_give_back(sc->nr_to_scan);
-	return SHRINK_STOP;
+	return 0;
 }
 
 static int cpu_dead(unsigned int cpu)
@@ -93,6 +94,8 @@ int cc_swiotlb_register(void)
 	if (shrinker) {
 		shrinker->count_objects = count;
 		shrinker->scan_objects = scan;
+		/* A chunk is what can be given back at a time. */
+		shrinker->batch = SZ_2M / PAGE_SIZE;
 		shrinker_register(shrinker);
 	}
 	/* In the prepare section, where a CPU that goes down is dead already. */

@@ -67,15 +67,42 @@ impl Holdings {
         let spans = self.leaving.iter().map(|(chunk, _)| chunk.span_count());
         (spans.sum::<usize>() * SPAN_BYTES) as u64
     }
+
+    /// Whether a chunk has left that nobody can use any more.
+    pub(super) fn has_left(&self) -> bool {
+        let Some((_, grace)) = self.leaving.first() else {
+            return false;
+        };
+        if !grace.is_over() {
+            // Where normal and expedited ones overlap, one may end unnoticed: then the next is.
+            GracePeriod::start();
+            return false;
+        }
+        true
+    }
 }
 
 impl Kccd {
-    /// Shares memory and adds it to the stock of `node`.
+    /// Adds memory to the stock of `node`: a chunk that is about to leave, or else memory that it
+    /// shares. Returns what a chunk takes to convert, in nanoseconds, if it converted any.
     ///
     /// May sleep, and takes long. An error says what is in the way.
-    pub(super) fn grow_node(&self, holdings: &mut Holdings, node: usize) -> Result<(), Obstacle> {
+    pub(super) fn grow_node(
+        &self,
+        holdings: &mut Holdings,
+        node: usize,
+    ) -> Result<Option<u64>, Obstacle> {
+        let mut leaving = holdings.leaving.iter();
+        if let Some(place) = leaving.position(|(chunk, _)| chunk.node() == node) {
+            if let Ok((chunk, _)) = holdings.leaving.remove(place) {
+                self.enlist(chunk);
+                return Ok(None);
+            }
+        }
         // First all that can fail without a loss.
-        let chunk = self.vacant_chunk(holdings).map_err(|_| Obstacle::NoMemory)?;
+        let chunk = self
+            .vacant_chunk(holdings)
+            .map_err(|_| Obstacle::NoMemory)?;
         let refused = holdings.refused.get_mut(node).and_then(Option::take);
         let (memory, ns) = self.share(refused, node).map_err(|(obstacle, unsure)| {
             if let (Some(place), Some(unsure)) = (holdings.refused.get_mut(node), unsure) {
@@ -84,24 +111,29 @@ impl Kccd {
             obstacle
         })?;
         let bytes = memory.bytes();
-        // There is room: that is where it came from.
+        // It is on top.
         holdings.vacant.pop();
         chunk.place(memory, node);
-        for span in chunk.spans() {
-            self.pool.directory().insert(span);
-        }
-        let Some(node_of) = self.pool.nodes().nth(node) else {
-            return Err(Obstacle::NoMemory);
-        };
-        node_of.stock().add(chunk);
+        self.enlist(chunk);
         let stats = self.pool.stats();
         stats.shared.done.add(1);
         stats.shared.bytes.add(bytes as u64);
         stats.shared.ns.add(ns);
         stats.single_spans.add(u64::from(chunk.is_single()));
-        stats.peak_shared_bytes.raise_to(self.pool.shared_bytes());
-        trace::refill(node, bytes, self.pool.shared_bytes());
-        Ok(())
+        let shared_bytes = self.pool.shared_bytes() + holdings.leaving_bytes();
+        stats.peak_shared_bytes.raise_to(shared_bytes);
+        trace::refill(node, bytes, shared_bytes);
+        Ok(Some(per_chunk(ns, bytes)))
+    }
+
+    /// Lets mappings use a chunk that has memory.
+    fn enlist(&self, chunk: &'static Chunk) {
+        for span in chunk.spans() {
+            self.pool.directory().insert(span);
+        }
+        if let Some(node) = self.pool.nodes().nth(chunk.node()) {
+            node.stock().add(chunk);
+        }
     }
 
     /// A description of a chunk for the next one, with all records, left on top of the vacant ones.
@@ -126,7 +158,10 @@ impl Kccd {
     ) -> Result<(SharedMemory, u64), (Obstacle, Option<UnsureMemory>)> {
         let unsure = match refused {
             Some(unsure) => unsure,
-            None => self.private_memory(node).ok_or((Obstacle::NoMemory, None))?.into(),
+            None => self
+                .private_memory(node)
+                .ok_or((Obstacle::NoMemory, None))?
+                .into(),
         };
         let begun = Instant::<Monotonic>::now();
         let shared = unsure.share();
@@ -157,10 +192,14 @@ impl Kccd {
 
     /// Takes an unbound chunk of `node` out of the pool, to be given back before long. Returns its
     /// size in bytes, 0 if there is none. May sleep.
-    pub(super) fn let_go(&self, holdings: &mut Holdings, node: usize) -> usize {
+    pub(super) fn remove(&self, holdings: &mut Holdings, node: usize) -> usize {
         let room = holdings.leaving.reserve(1, GFP_KERNEL);
         // Nothing may fail once the chunk is out.
-        let room = room.and_then(|()| holdings.vacant.reserve(holdings.leaving.len() + 1, GFP_KERNEL));
+        let room = room.and_then(|()| {
+            holdings
+                .vacant
+                .reserve(holdings.leaving.len() + 2, GFP_KERNEL)
+        });
         let Some(node) = self.pool.nodes().nth(node).filter(|_| room.is_ok()) else {
             return 0;
         };
@@ -177,65 +216,48 @@ impl Kccd {
         chunk.span_count() * SPAN_BYTES
     }
 
-    /// Makes memory private that has left, as far as nobody can use it any more. Returns how long a
-    /// chunk took, in nanoseconds, if any was given back; an error if the host refused.
+    /// Makes the chunk private that has left first, see [`Holdings::has_left`]. Returns whether the
+    /// host did, and what a chunk takes, in nanoseconds.
     ///
     /// May sleep, and takes long.
-    pub(super) fn give_back_left(&self, holdings: &mut Holdings) -> Result<Option<u64>, Obstacle> {
-        let mut took = None;
-        while let Some((chunk, grace)) = holdings.leaving.first().copied() {
-            if !grace.is_over() {
-                // Where normal and expedited ones overlap, one may end unnoticed: then the next is.
-                GracePeriod::start();
-                break;
+    pub(super) fn make_one_private(&self, holdings: &mut Holdings) -> Option<(bool, u64)> {
+        let (chunk, _) = holdings.leaving.remove(0).ok()?;
+        let memory = chunk.take_memory()?;
+        let bytes = memory.bytes();
+        let begun = Instant::<Monotonic>::now();
+        // SAFETY: No slot of it was in use when it left, and none was handed out since: it is in no
+        // stock. Syncs of mappings that were over were in RCU sections that have ended.
+        let done = unsafe { memory.make_private() };
+        let ns = begun.elapsed().as_nanos().max(0) as u64;
+        let stats = self.pool.stats();
+        let is_private = done.is_ok();
+        match done {
+            Ok(()) => {
+                stats.given_back.done.add(1);
+                stats.given_back.bytes.add(bytes as u64);
+                stats.given_back.ns.add(ns);
+                trace::giveback(chunk.node(), bytes, self.pool.shared_bytes());
             }
-            let _ = holdings.leaving.remove(0);
-            let Some(memory) = chunk.take_memory() else {
-                continue;
-            };
-            let bytes = memory.bytes() as u64;
-            let begun = Instant::<Monotonic>::now();
-            // SAFETY: No slot of it was in use when it left, and none was handed out since: it is in
-            // no stock. Syncs of mappings that are over were in RCU sections that have ended.
-            let done = unsafe { memory.make_private() };
-            let ns = begun.elapsed().as_nanos().max(0) as u64;
-            let stats = self.pool.stats();
-            match done {
-                Ok(()) => {
-                    // There is room.
-                    let _ = holdings.vacant.push_within_capacity(chunk);
-                    stats.given_back.done.add(1);
-                    stats.given_back.bytes.add(bytes);
-                    stats.given_back.ns.add(ns);
-                    trace::giveback(chunk.node(), bytes as usize, self.pool.shared_bytes());
-                    took = Some(ns);
-                }
-                Err(NotPrivate::Shared(memory)) => {
-                    stats.given_back.failed.add(1);
-                    self.take_back(chunk, memory);
-                    return Err(Obstacle::Host);
-                }
-                Err(NotPrivate::Lost) => {
-                    stats.given_back.failed.add(1);
-                    stats.leaked_bytes.add(bytes);
-                    pr_warn!("{bytes} bytes could neither be made private nor shared, they are lost\n");
-                    let _ = holdings.vacant.push_within_capacity(chunk);
-                    return Err(Obstacle::Host);
-                }
+            Err(NotPrivate::Shared(memory)) => {
+                stats.given_back.failed.add(1);
+                // It goes on serving.
+                chunk.place(memory, chunk.node());
+                self.enlist(chunk);
+                return Some((false, per_chunk(ns, bytes)));
+            }
+            Err(NotPrivate::Lost) => {
+                stats.given_back.failed.add(1);
+                stats.leaked_bytes.add(bytes as u64);
+                pr_warn!("{bytes} bytes could neither be made private nor shared, they are lost\n");
             }
         }
-        Ok(took)
+        // There is room: `remove()` made it.
+        let _ = holdings.vacant.push_within_capacity(chunk);
+        Some((is_private, per_chunk(ns, bytes)))
     }
+}
 
-    /// The host did not take the memory of `chunk` back: it goes on serving.
-    fn take_back(&self, chunk: &'static Chunk, memory: SharedMemory) {
-        let node = chunk.node();
-        chunk.place(memory, node);
-        for span in chunk.spans() {
-            self.pool.directory().insert(span);
-        }
-        if let Some(node) = self.pool.nodes().nth(node) {
-            node.stock().add(chunk);
-        }
-    }
+/// What a chunk would take if `bytes` took `ns` nanoseconds.
+fn per_chunk(ns: u64, bytes: usize) -> u64 {
+    ns.saturating_mul((CHUNK_BYTES / bytes.max(1)) as u64)
 }

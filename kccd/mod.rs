@@ -20,11 +20,15 @@ use crate::{
     pool::{
         class::{
             SizeClass,
-            SPAN_BYTES, //
+            CHUNK_BYTES,
+            SPANS_PER_CHUNK, //
         },
         node::Node,
         refusal::Obstacle,
-        stock::WINDOWS,
+        stock::{
+            Reach,
+            WINDOWS, //
+        },
         Pool, //
     },
 };
@@ -49,6 +53,9 @@ pub(crate) const NAME: &CStr = c"kccd";
 /// How long kccd waits at a time for a grace period to end, in milliseconds.
 const GRACE_MS: u32 = 10;
 
+/// How often CPUs are asked for what they hold while mappings are refused, in milliseconds.
+const DRAIN_MS: u64 = 50;
+
 /// kccd.
 #[pin_data]
 pub(crate) struct Kccd {
@@ -61,18 +68,37 @@ pub(crate) struct Kccd {
 struct State {
     holdings: Holdings,
     nodes: KVec<NodeView>,
-    failures: u32,
-    give_back_failures: u32,
-    grow_at_ms: u64,
+    /// By node, failures to grow in a row.
+    failures: KVec<u32>,
+    private_failures: u32,
+    private_at_ms: u64,
     give_back_at_ms: u64,
-    window_ends_ms: u64,
+    window_began_ms: u64,
+    drained_ms: u64,
+    /// When all that idles now has to be gone.
+    all_gone_ms: Option<u64>,
     /// What a chunk takes to convert, in nanoseconds.
     chunk_ns: u64,
     wanted_bytes: u64,
+    idle: Idle,
+}
+
+impl State {
+    /// A chunk that idled leaves: says when the next one may go.
+    fn pace(&mut self, now_ms: u64) {
+        let spans: u32 = self.nodes.iter().map(NodeView::idle_spans).sum();
+        let all_gone_ms = *self
+            .all_gone_ms
+            .get_or_insert(now_ms + self.idle.give_back_ms());
+        let left_ms = all_gone_ms.saturating_sub(now_ms);
+        let chunks = u64::from(spans) / SPANS_PER_CHUNK as u64;
+        self.give_back_at_ms = now_ms + self.idle.pause_ms(self.chunk_ns, left_ms, chunks);
+    }
 }
 
 impl Work for Kccd {
     fn run(&'static self) {
+        glue::no_io();
         let mut state = self.state.lock();
         while !self.pool.bell().is_stopped() {
             let (deaf_ms, timeout_ms) = self.round(&mut state);
@@ -89,19 +115,24 @@ impl Kccd {
             state <- new_mutex!({
                 let count = pool.nodes().count();
                 let mut nodes = KVec::with_capacity(count, GFP_KERNEL)?;
+                let mut failures = KVec::with_capacity(count, GFP_KERNEL)?;
                 for _ in 0..count {
                     nodes.push(NodeView::default(), GFP_KERNEL)?;
+                    failures.push(0, GFP_KERNEL)?;
                 }
                 State {
                     holdings: Holdings::new(count)?,
                     nodes,
-                    failures: 0,
-                    give_back_failures: 0,
-                    grow_at_ms: 0,
+                    failures,
+                    private_failures: 0,
+                    private_at_ms: 0,
                     give_back_at_ms: 0,
-                    window_ends_ms: 0,
+                    window_began_ms: machine::now_ms(),
+                    drained_ms: 0,
+                    all_gone_ms: None,
                     chunk_ns: 0,
                     wanted_bytes: 0,
+                    idle: params::idle(),
                 }
             }),
         })
@@ -115,156 +146,206 @@ impl Kccd {
 
     /// Does all that there is to do. Returns for how long to be deaf and to sleep.
     fn round(&self, state: &mut State) -> (u32, Option<u32>) {
-        let mut idle_round = true;
+        let mut did_anything = false;
         loop {
             let view = self.look(state);
-            let action = policy::next(&state.nodes, &view);
-            match action {
+            match policy::next(&state.nodes, &view) {
                 _ if self.pool.bell().is_stopped() => return (0, Some(1)),
                 Action::Grow(node) => self.grow(state, node),
-                Action::Bind(node) => {
-                    if !self.bind(node) {
-                        // Somebody took it: look again before long.
-                        return (policy::DEAF_MS, Some(policy::DEAF_MS));
-                    }
+                Action::Bind(node) => self.bind(state, node),
+                Action::Relieve(node) => {
+                    let bytes = self.let_go(state, node) as u64;
+                    state.wanted_bytes = state.wanted_bytes.saturating_sub(bytes);
                 }
                 Action::GiveBack(node) => {
-                    let bytes = self.let_go(&mut state.holdings, node);
-                    state.wanted_bytes = state.wanted_bytes.saturating_sub(bytes as u64);
-                    let idle = state.nodes.get(node).map_or(0, NodeView::idle_spans);
-                    let chunks = u64::from(idle) * SPAN_BYTES as u64 / (bytes.max(1) as u64);
-                    let pause = params::idle().pause_ms(state.chunk_ns, chunks);
-                    state.give_back_at_ms = machine::now_ms() + pause;
+                    self.let_go(state, node);
+                    state.pace(view.now_ms);
                 }
+                Action::MakePrivate => self.make_private(state),
                 Action::TurnWindow => self.turn_window(state),
                 Action::Sleep(timeout_ms) => {
-                    state.wanted_bytes = 0;
-                    let is_leaving = self.give_back(state);
-                    let timeout_ms = match is_leaving {
-                        true => Some(timeout_ms.map_or(GRACE_MS, |ms| ms.min(GRACE_MS))),
-                        false => timeout_ms,
-                    };
-                    self.listen(state, timeout_ms.is_none());
-                    let deaf_ms = if idle_round { policy::DEAF_MS } else { 0 };
-                    return (deaf_ms, timeout_ms);
+                    let deaf_ms = if did_anything { 0 } else { policy::DEAF_MS };
+                    return (deaf_ms, self.listen(state, &view, timeout_ms));
                 }
             }
-            idle_round = false;
-            self.give_back(state);
+            did_anything = true;
         }
     }
 
-    /// Sees how the pool stands, and tells it what kccd wants to hear of.
+    /// Sees how the pool stands, after telling it what the parameters ask for.
     fn look(&self, state: &mut State) -> View {
+        self.hear(state);
         let watermark = params::watermark();
         let default = params::default_watermark_bytes();
         let is_served = |node: usize| machine::node_has_cpus(node);
-        let served = (0..state.nodes.len()).filter(|node| is_served(*node)).count();
+        let served = (0..state.nodes.len())
+            .filter(|node| is_served(*node))
+            .count();
         for ((number, node), view) in self.pool.nodes().enumerate().zip(&mut state.nodes) {
             let of_node = |total: u64| match is_served(number) {
                 true => policy::share(total, served),
                 false => 0,
             };
             let stock = node.stock();
-            let watermark_bytes = of_node(watermark.bytes(default));
-            let (reserve, large_reserve) = policy::reserves(watermark_bytes);
-            stock.set_levels(
-                watermark_bytes.div_ceil(SPAN_BYTES as u64) as u32,
-                reserve,
-                large_reserve,
-            );
+            view.watermark_bytes = of_node(watermark.bytes(default));
+            let (reserve, large_reserve) = policy::reserves(view.watermark_bytes);
+            stock.set_levels(view.watermark_spans(), reserve, large_reserve);
             for class in SizeClass::ALL {
-                let keep = of_node(u64::from(watermark.slots(class))) as u32;
-                node.depot(class).set_keep(keep);
+                let depot = node.depot(class);
+                depot.set_keep(of_node(u64::from(watermark.slots(class))) as u32);
+                depot.release(stock);
             }
-            *view = NodeView {
-                watermark_bytes,
-                ready_bytes: node.ready_bytes(),
-                unbound: stock.unbound(),
-                bound: stock.bound(),
-                demand: stock.demand(),
-                to_bind: to_bind(node),
-                has_whole: stock.has_whole(),
-            };
+            view.ready_bytes = node.ready_bytes();
+            view.unbound = stock.unbound();
+            view.bound = stock.bound();
+            view.demand = stock.demand();
+            view.to_bind = to_bind(node);
+            view.bindable = stock.within(Reach::Ready);
+            view.has_whole = stock.has_whole();
         }
-        let pages = self.pool.bell().take_wanted_pages();
-        state.wanted_bytes = state.wanted_bytes.saturating_add(pages * PAGE_SIZE as u64);
-        let idle = params::idle();
+        let memory_ms = state.idle.memory_ms(state.chunk_ns);
         View {
             now_ms: machine::now_ms(),
             shared_bytes: self.pool.shared_bytes() + state.holdings.leaving_bytes(),
             leaked_bytes: self.pool.stats().leaked_bytes.get(),
             max_bytes: params::max_bytes(),
             wanted_bytes: state.wanted_bytes,
-            grow_at_ms: state.grow_at_ms,
+            has_left: state.holdings.has_left(),
+            private_at_ms: state.private_at_ms,
             give_back_at_ms: state.give_back_at_ms,
-            window_ends_ms: idle.memory_ms(state.chunk_ns).map(|_| state.window_ends_ms),
-            is_cached: self.pool.active_cpus().next().is_some(),
+            window_ends_ms: memory_ms.map(|ms| state.window_began_ms + window_ms(ms)),
+            cached_spans: self.pool.cached_spans(),
+        }
+    }
+
+    /// Hears what others want.
+    fn hear(&self, state: &mut State) {
+        let bell = self.pool.bell();
+        let bytes = bell.take_wanted_pages().saturating_mul(PAGE_SIZE as u64);
+        state.wanted_bytes = state.wanted_bytes.saturating_add(bytes);
+        let idle = params::idle();
+        if idle != state.idle {
+            state.idle = idle;
+            state.give_back_at_ms = 0;
+            state.all_gone_ms = None;
+        }
+        let now_ms = machine::now_ms();
+        // While mappings are refused, CPUs that idle should hold nothing.
+        if bell.take_cry() && now_ms >= state.drained_ms + DRAIN_MS {
+            state.drained_ms = now_ms;
+            self.drain();
+        }
+    }
+
+    fn drain(&self) {
+        for cpu in self.pool.active_cpus() {
+            glue::cpus::drain(cpu);
         }
     }
 
     fn grow(&self, state: &mut State, node: usize) {
-        let before = self.pool.stats().shared.ns.get();
-        match self.grow_node(&mut state.holdings, node) {
-            Ok(()) => {
-                state.failures = 0;
-                state.chunk_ns = self.pool.stats().shared.ns.get() - before;
+        let grown = self.grow_node(&mut state.holdings, node);
+        let places = state.failures.get_mut(node).zip(state.nodes.get_mut(node));
+        let Some((failures, view)) = places else {
+            return;
+        };
+        match grown {
+            Ok(chunk_ns) => {
+                *failures = 0;
+                state.chunk_ns = chunk_ns.unwrap_or(state.chunk_ns);
                 self.pool.refusals().set_obstacle(None);
             }
             Err(obstacle) => {
-                state.failures += 1;
-                state.grow_at_ms = machine::now_ms() + policy::backoff_ms(state.failures);
+                *failures = failures.saturating_add(1);
+                view.grow_at_ms = machine::now_ms() + policy::backoff_ms(*failures);
                 self.pool.refusals().set_obstacle(Some(obstacle));
             }
         }
     }
 
-    /// Binds a span for the first class below its watermark. Returns whether there was one.
-    fn bind(&self, node: usize) -> bool {
-        let Some(node) = self.pool.nodes().nth(node) else {
-            return false;
+    /// Binds a span for the first class below its watermark.
+    fn bind(&self, state: &mut State, number: usize) {
+        let Some(node) = self.pool.nodes().nth(number) else {
+            return;
         };
-        SizeClass::ALL
+        let bound = SizeClass::ALL
             .into_iter()
             .map(|class| node.depot(class))
             .find(|depot| depot.free() < depot.keep())
-            .is_some_and(|depot| depot.bind_ahead(node.stock()))
+            .is_some_and(|depot| depot.bind_ahead(node.stock()));
+        if let (false, Some(view)) = (bound, state.nodes.get_mut(number)) {
+            view.bind_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
+        }
     }
 
-    /// Makes private what has left. Returns whether something has to wait.
-    fn give_back(&self, state: &mut State) -> bool {
-        match self.give_back_left(&mut state.holdings) {
-            Ok(Some(ns)) => {
-                state.give_back_failures = 0;
-                state.chunk_ns = state.chunk_ns.max(ns);
-            }
-            Ok(None) => (),
-            Err(_) => {
-                state.give_back_failures += 1;
-                let pause = policy::backoff_ms(state.give_back_failures);
-                state.give_back_at_ms = machine::now_ms() + pause;
-            }
+    /// Takes a chunk of a node out of the pool; returns its size in bytes.
+    fn let_go(&self, state: &mut State, node: usize) -> usize {
+        let bytes = self.remove(&mut state.holdings, node);
+        if bytes == 0 {
+            // There is no memory to remember it with.
+            state.private_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
         }
-        state.holdings.leaving_bytes() > 0
+        bytes
+    }
+
+    /// Makes a chunk private that has left.
+    fn make_private(&self, state: &mut State) {
+        let Some((done, chunk_ns)) = self.make_one_private(&mut state.holdings) else {
+            return;
+        };
+        state.chunk_ns = state.chunk_ns.max(chunk_ns);
+        let now_ms = machine::now_ms();
+        if done {
+            state.private_failures = 0;
+        } else {
+            // It was paid for all the same.
+            state.private_failures = state.private_failures.saturating_add(1);
+            state.private_at_ms = now_ms + policy::backoff_ms(state.private_failures);
+        }
+        let paid = Idle::Priced.pause_ms(chunk_ns, 0, 1);
+        if state.idle == Idle::Priced {
+            state.give_back_at_ms = state.give_back_at_ms.max(now_ms + paid);
+        }
     }
 
     fn turn_window(&self, state: &mut State) {
         for node in self.pool.nodes() {
             node.stock().turn_window();
         }
-        for cpu in self.pool.active_cpus() {
-            glue::cpus::drain(cpu);
-        }
-        let memory_ms = params::idle().memory_ms(state.chunk_ns).unwrap_or(0);
-        state.window_ends_ms = machine::now_ms() + (memory_ms / WINDOWS as u64).max(1);
+        self.drain();
+        state.window_began_ms = machine::now_ms();
     }
 
-    /// Has the stocks ring for spans that come home, if nothing else will wake kccd.
-    fn listen(&self, state: &State, is_asleep: bool) {
+    /// Before kccd sleeps: notes what is in its way, and has the stocks ring for what would change
+    /// that. Returns for how long to sleep.
+    fn listen(&self, state: &mut State, view: &View, timeout_ms: Option<u32>) -> Option<u32> {
+        let lacks = state.nodes.iter().any(|node| node.missing_bytes() > 0);
+        match (lacks, view.has_room()) {
+            (false, _) => self.pool.refusals().set_obstacle(None),
+            (true, false) => self.pool.refusals().set_obstacle(Some(Obstacle::AtMax)),
+            (true, true) => (),
+        }
+        if !state.nodes.iter().any(NodeView::is_idle) {
+            state.all_gone_ms = None;
+        }
+        // What is not to be had now is not to be had later.
+        state.wanted_bytes %= CHUNK_BYTES as u64 / 2;
+        let is_leaving = state.holdings.leaving_bytes() > 0;
         for (node, view) in self.pool.nodes().zip(&state.nodes) {
-            node.stock().set_high(is_asleep.then(|| view.unbound));
+            let high = (view.unbound + 1).max(view.watermark_spans() + SPANS_PER_CHUNK as u32);
+            node.stock()
+                .listen(view.unbound, timeout_ms.is_none().then_some(high));
+        }
+        match is_leaving {
+            true => Some(timeout_ms.map_or(GRACE_MS, |ms| ms.min(GRACE_MS))),
+            false => timeout_ms,
         }
     }
+}
+
+/// How long a window is, where a need is remembered for `memory_ms`.
+fn window_ms(memory_ms: u64) -> u64 {
+    (memory_ms / WINDOWS as u64).max(1)
 }
 
 /// Spans that the classes of a node below their watermark lack.

@@ -51,13 +51,22 @@ impl Idle {
         }
     }
 
-    /// The pause between two chunks that are given back, in milliseconds, if `chunks` are to go.
-    ///
-    /// A need is remembered for the idle time and a window of an eighth; six eighths are left.
-    pub(crate) fn pause_ms(self, chunk_ns: u64, chunks: u64) -> u64 {
+    /// In how many milliseconds all that idles is to be given back, if that matters: a need is
+    /// remembered for the idle time and a window of an eighth of it, and all has to be gone after
+    /// twice the idle time.
+    pub(crate) fn give_back_ms(self) -> u64 {
+        match self {
+            Self::Ms(ms) => u64::from(ms) * 5 / 8,
+            Self::Priced | Self::Never => 0,
+        }
+    }
+
+    /// The pause between two chunks that are given back, in milliseconds, if so many chunks are to
+    /// go in `left_ms`.
+    pub(crate) fn pause_ms(self, chunk_ns: u64, left_ms: u64, chunks: u64) -> u64 {
         match self {
             Self::Priced | Self::Never => chunk_ns * GIVE_BACK_SHARE / 1_000_000,
-            Self::Ms(ms) => u64::from(ms) * 5 / 8 / chunks.max(1),
+            Self::Ms(_) => left_ms / chunks.max(1),
         }
     }
 }
@@ -72,24 +81,29 @@ pub(crate) struct NodeView {
     pub(crate) unbound: u32,
     pub(crate) bound: u32,
     pub(crate) demand: u32,
-    /// Spans that have to be bound for classes below their watermark.
+    /// Spans that have to be bound for classes below their watermark, and that can be.
     pub(crate) to_bind: u32,
+    pub(crate) bindable: u32,
     /// Whether a whole chunk is unbound.
     pub(crate) has_whole: bool,
+    /// When growing and binding may be tried again after a failure.
+    pub(crate) grow_at_ms: u64,
+    pub(crate) bind_at_ms: u64,
 }
 
 impl NodeView {
-    fn watermark_spans(&self) -> u32 {
+    /// What the watermark asks for, in spans.
+    pub(crate) fn watermark_spans(&self) -> u32 {
         self.watermark_bytes.div_ceil(SPAN_BYTES as u64) as u32
     }
 
     /// Bytes that are missing: of all that is ready, and of what is ready for every class, which is
     /// half of it.
-    fn missing_bytes(&self) -> u64 {
+    pub(crate) fn missing_bytes(&self) -> u64 {
         let unbound = u64::from(self.unbound) * SPAN_BYTES as u64;
         let ready = self.watermark_bytes.saturating_sub(self.ready_bytes);
         let for_all = (self.watermark_bytes / 2).saturating_sub(unbound);
-        let bind = u64::from(self.to_bind.saturating_sub(self.unbound)) * SPAN_BYTES as u64;
+        let bind = u64::from(self.to_bind.saturating_sub(self.bindable)) * SPAN_BYTES as u64;
         ready.max(for_all).max(bind)
     }
 
@@ -108,13 +122,18 @@ impl NodeView {
         self.surplus(self.bound)
     }
 
+    /// Whether there is anything to be given back for idling.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.can_give(self.idle_spans())
+    }
+
     fn can_give(&self, spans: u32) -> bool {
         self.has_whole && spans as usize >= SPANS_PER_CHUNK
     }
 }
 
 /// The state of affairs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct View {
     pub(crate) now_ms: u64,
     /// Memory that is shared, that is lost, and the most that may be shared, in bytes.
@@ -123,18 +142,20 @@ pub(crate) struct View {
     pub(crate) max_bytes: u64,
     /// Bytes that the kernel wants to have back.
     pub(crate) wanted_bytes: u64,
-    /// When growing and giving back may be tried again after a failure or for their price.
-    pub(crate) grow_at_ms: u64,
+    /// Whether a chunk that has left can be made private.
+    pub(crate) has_left: bool,
+    /// When making private may be tried again after a failure, and when what idles may go.
+    pub(crate) private_at_ms: u64,
     pub(crate) give_back_at_ms: u64,
     /// When the current window is over; [`None`] if no need is ever forgotten.
     pub(crate) window_ends_ms: Option<u64>,
-    /// Whether a CPU may hold slots that it does not use.
-    pub(crate) is_cached: bool,
+    /// Spans that would be unbound if CPUs held no slots, if they hold any.
+    pub(crate) cached_spans: u32,
 }
 
 impl View {
     /// Whether the cap leaves room for another chunk. Lost memory counts.
-    fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.shared_bytes + self.leaked_bytes + CHUNK_BYTES as u64 <= self.max_bytes
     }
 }
@@ -146,45 +167,57 @@ pub(crate) enum Action {
     Grow(usize),
     /// Bind a span on a node, ahead of need.
     Bind(usize),
-    /// Make a chunk of a node private.
+    /// Take a chunk of a node out of the pool, because it idles.
     GiveBack(usize),
+    /// The same, because the kernel wants memory back.
+    Relieve(usize),
+    /// Make private what has left.
+    MakePrivate,
     /// Begin a new window, and have CPUs return what they do not use.
     TurnWindow,
     /// Sleep until the bell rings, or for so many milliseconds.
     Sleep(Option<u32>),
 }
 
-/// What to do next. What mappings wait for comes first.
+/// What to do next. What mappings need comes first.
 pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
     let each = || nodes.iter().enumerate();
-    if let Some((node, _)) = each().find(|(_, node)| node.to_bind > 0 && node.unbound > 0) {
+    let bind = |node: &NodeView| node.to_bind > 0 && node.bindable > 0;
+    if let Some((node, _)) = each().find(|(_, it)| bind(it) && view.now_ms >= it.bind_at_ms) {
         return Action::Bind(node);
     }
-    let missing = |node: &NodeView| node.missing_bytes();
-    let worst = each().max_by_key(|(_, node)| missing(node));
-    let lacking = worst.filter(|(_, node)| missing(node) > 0 && view.has_room());
-    if let Some((node, _)) = lacking.filter(|_| view.now_ms >= view.grow_at_ms) {
+    let lacking = || each().filter(|(_, node)| node.missing_bytes() > 0 && view.has_room());
+    let worst = lacking()
+        .filter(|(_, node)| view.now_ms >= node.grow_at_ms)
+        .max_by_key(|(_, node)| node.missing_bytes());
+    if let Some((node, _)) = worst {
         return Action::Grow(node);
     }
-    if view.wanted_bytes > 0 {
-        if let Some((node, _)) = each().find(|(_, node)| node.can_give(node.unused_spans())) {
-            return Action::GiveBack(node);
+    let mut timer = lacking().map(|(_, node)| node.grow_at_ms).min();
+    if view.now_ms >= view.private_at_ms {
+        if view.has_left {
+            return Action::MakePrivate;
         }
+        // Rounded to whole chunks.
+        let is_wanted = view.wanted_bytes >= CHUNK_BYTES as u64 / 2;
+        let unused = |node: &NodeView| is_wanted && node.can_give(node.unused_spans());
+        if let Some((node, _)) = each().find(|(_, node)| unused(node)) {
+            return Action::Relieve(node);
+        }
+    } else if view.has_left {
+        timer = earlier(timer, view.private_at_ms);
     }
-    let mut timer = lacking.map(|_| view.grow_at_ms);
     if let Some(window_ends) = view.window_ends_ms {
-        let idle = each().find(|(_, node)| node.can_give(node.idle_spans()));
-        match idle {
-            Some((node, _)) if view.now_ms >= view.give_back_at_ms => {
-                return Action::GiveBack(node);
-            }
-            Some(_) => timer = earlier(timer, view.give_back_at_ms),
+        let go_at = view.give_back_at_ms.max(view.private_at_ms);
+        match each().find(|(_, node)| node.is_idle()) {
+            Some((node, _)) if view.now_ms >= go_at => return Action::GiveBack(node),
+            Some(_) => timer = earlier(timer, go_at),
             None => (),
         }
         // Something may idle before long: what is remembered will be forgotten, and what CPUs hold
         // will come home.
-        let unused = nodes.iter().any(|node| node.unused_spans() as usize >= SPANS_PER_CHUNK);
-        if unused || (view.is_cached && nodes.iter().any(|node| node.surplus(0) > 0)) {
+        let unused: u32 = nodes.iter().map(NodeView::unused_spans).sum();
+        if (unused + view.cached_spans) as usize >= SPANS_PER_CHUNK {
             if view.now_ms >= window_ends {
                 return Action::TurnWindow;
             }

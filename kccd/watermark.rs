@@ -134,10 +134,17 @@ mod tests {
 
     #[test]
     fn totals_bind_nothing() -> Result {
-        for (text, total) in [("64M", 64u64 << 20), ("1G", 1 << 30), ("8388608", 8 << 20), ("0", 0)] {
+        for (text, total) in [
+            ("64M", 64u64 << 20),
+            ("1G", 1 << 30),
+            ("8388608", 8 << 20),
+            ("0", 0),
+        ] {
             let parsed = Watermark::parse(text.as_bytes())?;
             assert_eq!(parsed.bytes(1), total);
-            assert!(SizeClass::ALL.into_iter().all(|class| parsed.slots(class) == 0));
+            assert!(SizeClass::ALL
+                .into_iter()
+                .all(|class| parsed.slots(class) == 0));
         }
         Ok(())
     }
@@ -184,7 +191,15 @@ mod tests {
 
     #[test]
     fn printed_as_written() -> Result {
-        for text in ["64M", "2G", "1536K", "1000", "0", "512:1,2K:2,512K:10", "4K:0"] {
+        for text in [
+            "64M",
+            "2G",
+            "1536K",
+            "1000",
+            "0",
+            "512:1,2K:2,512K:10",
+            "4K:0",
+        ] {
             let mut page = [0u8; 256];
             let mut out = Formatter::new(&mut page);
             let parsed = Watermark::parse(text.as_bytes())?;

@@ -8,7 +8,10 @@
 pub(crate) mod parse;
 
 use crate::{
-    glue::memory,
+    glue::{
+        cpus,
+        memory, //
+    },
     kccd::{
         watermark::{
             Watermark,
@@ -23,7 +26,6 @@ use crate::{
     },
 };
 use kernel::{
-    cpu,
     prelude::*,
     sync::atomic::{
         Atomic,
@@ -54,14 +56,14 @@ pub(crate) fn watermark() -> Watermark {
     }));
     match TOTAL.load(Relaxed) {
         _ if slots.iter().any(|(_, slots)| slots.is_some()) => Watermark::Slots(slots),
-        UNSET => Watermark::for_guest(memory::ram_bytes(), cpu::nr_cpu_ids() as usize),
+        UNSET => Watermark::for_guest(memory::ram_bytes(), cpus::online()),
         total => Watermark::Total(total),
     }
 }
 
 /// What is kept ready for whatever comes if nothing is set, in bytes.
 pub(crate) fn default_watermark_bytes() -> u64 {
-    Watermark::for_guest(memory::ram_bytes(), cpu::nr_cpu_ids() as usize).bytes(0)
+    Watermark::for_guest(memory::ram_bytes(), cpus::online()).bytes(0)
 }
 
 /// Sets the watermark to what `text` says. [`EINVAL`] if that is not clear; nothing changes then.

@@ -6,7 +6,8 @@
 //!
 //! `state` is taken with interrupts disabled and held for a few instructions; nothing else is taken
 //! while it is held. `quiet`, written with it held, saves the mapping path from taking it when there
-//! is nothing to say: kccd was rung already, and looks at everything when it wakes up.
+//! is nothing to say: kccd was rung already, and looks at everything when it wakes up. A mapping that
+//! sees it set a moment too long is heard at the next miss.
 
 use kernel::{
     new_condvar,
@@ -25,6 +26,8 @@ use kernel::{
 
 struct State {
     rung: bool,
+    /// Nobody is woken for a ring.
+    deaf: bool,
     stopped: bool,
 }
 
@@ -38,6 +41,8 @@ pub(crate) struct Bell {
     quiet: Atomic<bool>,
     /// Pages that the kernel asked to have back.
     wanted_pages: Atomic<u64>,
+    /// A mapping was refused.
+    cried: Atomic<bool>,
 }
 
 impl Bell {
@@ -46,11 +51,13 @@ impl Bell {
         pin_init!(Self {
             state <- new_spinlock_irq!(State {
                 rung: false,
+                deaf: false,
                 stopped: false,
             }),
             rang <- new_condvar!(),
             quiet: Atomic::new(false),
             wanted_pages: Atomic::new(0),
+            cried: Atomic::new(false),
         })
     }
 
@@ -72,6 +79,17 @@ impl Bell {
         self.ring();
     }
 
+    /// Wakes kccd: a mapping is about to be refused. Any context but NMI.
+    pub(crate) fn cry(&self) {
+        self.cried.store(true, Relaxed);
+        self.ring();
+    }
+
+    /// Whether a mapping was refused since the last time.
+    pub(crate) fn take_cry(&self) -> bool {
+        self.cried.xchg(false, Relaxed)
+    }
+
     /// The pages that were asked for since the last time.
     pub(crate) fn take_wanted_pages(&self) -> u64 {
         self.wanted_pages.xchg(0, Relaxed)
@@ -91,8 +109,11 @@ impl Bell {
         let mut state = self.state.lock();
         why(&mut state);
         self.quiet.store(true, Relaxed);
+        let wake = !state.deaf || state.stopped;
         drop(state);
-        self.rang.notify_one();
+        if wake {
+            self.rang.notify_one();
+        }
     }
 
     /// Sleeps for `deaf_ms` milliseconds, and then until somebody rings, or until `timeout_ms`
@@ -101,8 +122,10 @@ impl Bell {
         let mut state = self.state.lock();
         if deaf_ms > 0 && !state.stopped {
             let timeout = msecs_to_jiffies(deaf_ms);
+            state.deaf = true;
             // A kernel thread has no signals. Too early is no harm: it is time for another look.
             let _ = self.rang.wait_interruptible_timeout(&mut state, timeout);
+            state.deaf = false;
         }
         if !state.rung && !state.stopped {
             // From here on every ring is heard.

@@ -139,11 +139,6 @@ impl CpuCaches {
         Ok(Self { caches, drained_at })
     }
 
-    /// Number of CPUs that may ever be.
-    pub(super) fn cpus(&self) -> usize {
-        self.drained_at.len()
-    }
-
     #[inline]
     fn of_cpu(&self, cpu: u32, class: SizeClass) -> Option<&ClassCache> {
         let first = (cpu as usize).wrapping_mul(CLASSES);
@@ -166,8 +161,8 @@ impl CpuCaches {
         //   (include/linux/interrupt_rc.h), does so by `local_irq_save()`, whatever the kernel's
         //   preemption. So we stay on this CPU and nothing interrupts us. Other CPUs only ever
         //   access their own cache, or that of a CPU that is dead, and we are alive.
-        // - All calls of this are in this file; no closure that is passed on to `f` has a
-        //   `CpuCaches`: they are given slots, and depots, which know nothing of caches.
+        // - All calls of this are in this file. What is passed on to `f` is given slots and changes
+        //   depots, which know nothing of caches: nothing comes back here.
         let stack = unsafe { &mut *cache.stack.get() };
         Some(f(stack, cache))
     }
@@ -253,18 +248,20 @@ impl CpuCaches {
     }
 
     /// What the counters of a CPU come to: another number whenever its stacks have changed.
-    fn activity(&self, cpu: u32) -> u64 {
-        let caches = SizeClass::ALL.into_iter().filter_map(|class| self.of_cpu(cpu, class));
+    pub(crate) fn activity(&self, cpu: u32) -> u64 {
+        let caches = SizeClass::ALL
+            .into_iter()
+            .filter_map(|class| self.of_cpu(cpu, class));
         caches.fold(0, |sum: u64, cache| {
             sum.wrapping_add(cache.taken.load(Relaxed))
                 .wrapping_add(cache.returned.load(Relaxed))
         })
     }
 
-    /// Notes that the stacks of `cpu` are empty.
-    pub(crate) fn note_drained(&self, cpu: u32) {
+    /// Notes that the stacks of `cpu` were emptied after its activity was that.
+    pub(crate) fn note_drained(&self, cpu: u32, activity: u64) {
         if let Some(at) = self.drained_at.get(cpu as usize) {
-            at.store(self.activity(cpu), Relaxed);
+            at.store(activity, Relaxed);
         }
     }
 
@@ -272,7 +269,9 @@ impl CpuCaches {
     pub(crate) fn totals(&self, class: SizeClass) -> Totals {
         let of_class = || self.caches.iter().skip(class as usize).step_by(CLASSES);
         let sum = |count: fn(&ClassCache) -> &Atomic<u64>| {
-            of_class().fold(0u64, |sum, cache| sum.wrapping_add(count(cache).load(Relaxed)))
+            of_class().fold(0u64, |sum, cache| {
+                sum.wrapping_add(count(cache).load(Relaxed))
+            })
         };
         // What came back is read first: a mapping that ends meanwhile counts as in use.
         let returned = sum(|cache| &cache.returned);

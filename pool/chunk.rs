@@ -132,6 +132,7 @@ impl Chunk {
         let first = self.spans[0].base();
         let index = base.raw().wrapping_sub(first.raw()) / SPAN_BYTES as u64;
         let bit = 1 << (index % SPANS_PER_CHUNK as u64);
-        self.unbound.store(self.unbound.load(Relaxed) | bit, Relaxed);
+        self.unbound
+            .store(self.unbound.load(Relaxed) | bit, Relaxed);
     }
 }

@@ -75,7 +75,9 @@ impl SizeClass {
 
     /// The class of slots of exactly `bytes` bytes.
     pub(crate) fn of_slot_bytes(bytes: usize) -> Option<Self> {
-        Self::ALL.into_iter().find(|class| class.slot_bytes() == bytes)
+        Self::ALL
+            .into_iter()
+            .find(|class| class.slot_bytes() == bytes)
     }
 
     /// The larger classes, the smallest of them first.

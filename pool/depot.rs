@@ -24,7 +24,10 @@ use super::{
     },
 };
 use kernel::{
-    interrupt::LocalInterruptDisabled,
+    interrupt::{
+        local_interrupt_disable,
+        LocalInterruptDisabled, //
+    },
     new_spinlock_irq,
     prelude::*,
     sync::{
@@ -144,7 +147,8 @@ impl Depot {
                 left -= 1;
                 done = enough(slot);
             }
-            self.free.store(self.free() - (home - span.home_slots()), Relaxed);
+            self.free
+                .store(self.free() - (home - span.home_slots()), Relaxed);
             Self::relist(&mut spans, span, home, total);
         }
         true
@@ -185,9 +189,40 @@ impl Depot {
 
     /// Binds a span ahead of need. Returns whether there was one. May sleep.
     pub(crate) fn bind_ahead(&self, stock: &Stock) -> bool {
-        let irq = kernel::interrupt::local_interrupt_disable();
+        let irq = local_interrupt_disable();
         let mut spans = self.spans.lock_with(&irq);
         self.bind_one(&mut spans, stock, Reach::Ready, &irq)
+    }
+
+    /// Unbinds the spans whose slots are all home, as far as the watermark can do without them: when
+    /// that has changed. May sleep.
+    pub(crate) fn release(&self, stock: &Stock) {
+        let total = self.class.slots_per_span() as u32;
+        while self.free() >= total + self.keep() {
+            let irq = local_interrupt_disable();
+            let mut spans = self.spans.lock_with(&irq);
+            let Some(span) = spans.list(total, total).and_then(|list| list.first()) else {
+                return;
+            };
+            self.unbind(&mut spans, stock, span, &irq);
+        }
+    }
+
+    fn unbind(
+        &self,
+        spans: &mut Spans,
+        stock: &Stock,
+        span: &'static Span,
+        irq: &LocalInterruptDisabled,
+    ) {
+        let total = self.class.slots_per_span() as u32;
+        if let Some(list) = spans.list(total, total) {
+            list.remove(span);
+        }
+        self.free.store(self.free() - total, Relaxed);
+        self.slots.store(self.slots() - total, Relaxed);
+        span.unbind();
+        stock.put(span, irq);
     }
 
     /// Opens the depot for slots that come home.
@@ -232,12 +267,6 @@ impl OpenDepot<'_> {
         if home + 1 < total || free < total + depot.keep() {
             return;
         }
-        if let Some(list) = self.spans.list(total, total) {
-            list.remove(span);
-        }
-        depot.free.store(free - total, Relaxed);
-        depot.slots.store(depot.slots() - total, Relaxed);
-        span.unbind();
-        self.stock.put(span, self.irq);
+        depot.unbind(&mut self.spans, self.stock, span, self.irq);
     }
 }

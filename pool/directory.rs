@@ -39,6 +39,7 @@ fn entry(leaf: &Leaf, addr: Phys) -> &Link<Span> {
 /// The table.
 pub(crate) struct Directory {
     leaves: KVVec<Link<Leaf>>,
+    bytes: usize,
 }
 
 impl Directory {
@@ -51,7 +52,8 @@ impl Directory {
         for _ in 0..count {
             leaves.push(Link::new(), GFP_KERNEL)?;
         }
-        Ok(Self { leaves })
+        let bytes = (frames << PAGE_SHIFT).next_multiple_of(SPAN_BYTES);
+        Ok(Self { leaves, bytes })
     }
 
     #[inline]
@@ -67,7 +69,7 @@ impl Directory {
 
     /// How far the table reaches, in bytes from address 0.
     pub(crate) fn bytes(&self) -> usize {
-        self.leaves.len() << LEAF_SHIFT
+        self.bytes
     }
 
     /// Makes sure that `bytes` from `base` on, at most a chunk, can be entered.

@@ -95,9 +95,9 @@ pub(super) struct Moment {
     /// Milliseconds since boot.
     pub(super) now_ms: u64,
     /// Slots that could be taken.
-    pub(super) available: u32,
+    pub(super) available: u64,
     /// From how many on the class is not short any more.
-    pub(super) plenty: u32,
+    pub(super) plenty: u64,
 }
 
 /// Slots of `class` that hold `bytes` bytes.
@@ -147,32 +147,37 @@ impl Gates {
             return true;
         }
         let State { need, admissions } = &mut *state;
-        let mut set_aside = 0u32;
-        let (mut own, mut free) = (None, None);
+        let mut set_aside = 0u64;
+        let (mut own, mut free, mut alone) = (None, None, true);
         for admission in admissions {
             if !admission.is_valid(at.now_ms) {
                 free = Some(admission);
             } else if admission.cpu == at.cpu {
                 own = Some(admission);
             } else {
-                set_aside = set_aside.saturating_add(admission.left);
+                set_aside += u64::from(admission.left);
+                alone = false;
             }
         }
         let until_ms = at.now_ms + UNUSED_MS;
+        let most = slots(class, MOST_BYTES);
         match (own, free) {
-            // Goes on beyond what was planned if that takes nothing from others.
-            (Some(own), _) if own.left > 0 || at.available > set_aside => {
+            // Goes on beyond what was planned if that takes nothing from others, but not for ever.
+            (Some(own), _) if own.took < most && (own.left > 0 || at.available > set_aside) => {
                 own.left = own.left.saturating_sub(1);
                 own.took += 1;
                 own.until_ms = until_ms;
                 true
             }
+            // Until it expires others come first.
+            (Some(own), _) if own.took >= most => false,
             (Some(own), _) => {
                 *need = learned(class, *need, own.took);
                 *own = Admission::NONE;
                 false
             }
-            (None, Some(free)) if at.available >= set_aside.saturating_add(*need) => {
+            // The last slots are for one CPU at a time.
+            (None, Some(free)) if alone || at.available >= set_aside + u64::from(*need) => {
                 *free = Admission {
                     cpu: at.cpu,
                     until_ms,

@@ -61,6 +61,11 @@ const fn reserve(class: SizeClass) -> Depth {
     Depth { kept: true, reach }
 }
 
+/// How many of `free` slots one of `cpus` CPUs may keep.
+fn share(free: usize, cpus: usize) -> usize {
+    free.checked_div(2 * cpus).map_or(1, |share| share.max(1))
+}
+
 /// A slot, and the class that it is of.
 pub(super) type Found = (FreeSlot, SizeClass);
 
@@ -116,18 +121,25 @@ impl Pool {
     pub(super) fn take_last(&self, class: SizeClass) -> Option<Found> {
         let found = self.take_larger(self.home(), class, ANY);
         if found.is_none() && !glue::in_interrupt() {
+            let moment = self.moment(class);
             // SAFETY: Nothing that is locked below outlives it.
             let irq = unsafe { IrqsOff::new() };
-            self.gates.close(class, self.moment(class), irq.token());
+            self.gates.close(class, moment, irq.token());
+            drop(irq);
+            self.bell.cry();
         }
-        self.bell.ring();
         found
     }
 
     fn take_larger(&self, home: usize, class: SizeClass, depth: Depth) -> Option<Found> {
         class.larger().find_map(|larger| {
             let last = larger.is_large() && !class.is_large();
-            if last && self.nodes.iter().all(|node| node.stock().within(Reach::Last) == 0) {
+            if last
+                && self
+                    .nodes
+                    .iter()
+                    .all(|node| node.stock().within(Reach::Last) == 0)
+            {
                 return None;
             }
             self.take_from(home, larger, depth)
@@ -140,14 +152,18 @@ impl Pool {
             .find_map(|node| {
                 // SAFETY: Nothing that is locked below outlives it.
                 let irq = unsafe { IrqsOff::new() };
-                self.refill(node, class, depth, irq.token());
-                self.caches.pop(class, irq.token())
+                // Of a larger class the stack was not looked at, nor was this CPU's if we have come
+                // from another one.
+                self.caches.pop(class, irq.token()).or_else(|| {
+                    self.refill(node, class, depth, irq.token());
+                    self.caches.pop(class, irq.token())
+                })
             })
             .map(|slot| (slot, class))
     }
 
     /// Fetches a batch from a depot of `node` for this CPU's stack: half of what the stack may hold,
-    /// and no more than its share of what there is.
+    /// and no more than its share of what there is. The stack is empty.
     fn refill(&self, node: &Node, class: SizeClass, depth: Depth, irq: &LocalInterruptDisabled) {
         let share = if self.gates.is_closed(class) {
             1
@@ -158,7 +174,7 @@ impl Pool {
             let mut left = stack.limit().div_ceil(2).min(share);
             stack.set_limit((stack.limit() * 2).min(share));
             node.depot(class).take(node.stock(), depth, irq, |slot| {
-                // There is room: the stack is empty, and a batch at most half of it.
+                // There is room: the stack was empty, and a batch is at most half of it.
                 let _ = stack.push(slot);
                 left -= 1;
                 left == 0
@@ -170,35 +186,37 @@ impl Pool {
     fn share(&self, node: &Node, class: SizeClass) -> usize {
         let unbound = node.stock().within(Reach::Ready) as usize * class.slots_per_span();
         let free = node.depot(class).free() as usize + unbound;
-        let cpus = self.caches.cpus();
-        free.checked_div(2 * cpus).map_or(1, |share| share.max(1))
+        share(free, glue::cpus::online())
     }
 
     fn admit(&self, class: SizeClass) -> bool {
         if glue::in_interrupt() {
             return true;
         }
+        let moment = self.moment(class);
         // SAFETY: Nothing that is locked below outlives it.
         let irq = unsafe { IrqsOff::new() };
-        self.gates.admit(class, self.moment(class), irq.token())
+        self.gates.admit(class, moment, irq.token())
     }
 
+    /// How `class` stands. The CPU may change at any time, which is no harm.
     fn moment(&self, class: SizeClass) -> Moment {
-        let per_span = class.slots_per_span() as u32;
+        let per_span = class.slots_per_span() as u64;
         let reach = reserve(class).reach;
-        let sum = |count: &dyn Fn(&Node) -> u32| self.nodes.iter().map(|node| count(node)).sum();
-        let all: u32 = sum(&|node| {
-            node.depot(class).slots() + node.stock().unbound() * per_span //
-        });
-        let available = sum(&|node| {
-            node.depot(class).free() + node.stock().within(reach) * per_span //
-        });
-        let low: u32 = sum(&|node| node.stock().low() * per_span);
+        let (mut available, mut all, mut low) = (0u64, 0u64, 0u64);
+        for node in self.nodes() {
+            let (depot, stock) = (node.depot(class), node.stock());
+            let unbound = u64::from(stock.within(reach)) * per_span;
+            available += u64::from(depot.free()) + unbound;
+            all += u64::from(depot.slots()) + unbound;
+            low += u64::from(stock.low()) * per_span;
+        }
         Moment {
             cpu: CpuId::current().as_u32(),
             now_ms: memory::now_ms(),
             available,
-            plenty: (all / 4 * 3).min(low / 2),
+            // kccd keeps half of the watermark unbound, of which large mappings have a quarter.
+            plenty: (all / 4 * 3).min(low / 4),
         }
     }
 
@@ -248,7 +266,8 @@ impl Pool {
         });
         let pushed = self.caches.push(class, slot, irq);
         if closed {
-            self.caches.drain(irq, class, |slots| self.take_home(class, slots, irq));
+            self.caches
+                .drain(irq, class, |slots| self.take_home(class, slots, irq));
         }
         if let Err(slot) = pushed {
             self.take_home(class, &[slot], irq);
@@ -289,20 +308,26 @@ impl Pool {
 
     /// Takes home what this CPU holds. Any context but NMI.
     pub(crate) fn drain_this_cpu(&self) {
+        // What changes from here on counts as not drained.
+        let cpu = CpuId::current().as_u32();
+        let activity = self.caches.activity(cpu);
         for class in SizeClass::ALL {
             let irq = local_interrupt_disable();
-            self.caches.drain(&irq, class, |slots| self.take_home(class, slots, &irq));
+            self.caches
+                .drain(&irq, class, |slots| self.take_home(class, slots, &irq));
         }
-        self.caches.note_drained(CpuId::current().as_u32());
+        self.caches.note_drained(cpu, activity);
     }
 
     /// Takes home what a CPU that is dead holds. May sleep.
     pub(crate) fn drain_dead(&self, cpu: &DeadCpu) {
         for class in SizeClass::ALL {
             let irq = local_interrupt_disable();
-            self.caches.drain_dead(cpu, class, |slots| self.take_home(class, slots, &irq));
+            self.caches
+                .drain_dead(cpu, class, |slots| self.take_home(class, slots, &irq));
         }
-        self.caches.note_drained(cpu.id());
+        self.caches
+            .note_drained(cpu.id(), self.caches.activity(cpu.id()));
     }
 
     /// All nodes, `home` first.

@@ -36,6 +36,7 @@ pub(crate) mod slot;
 pub(crate) mod span;
 pub(crate) mod stats;
 pub(crate) mod stock;
+mod view;
 
 use crate::{
     glue::{
@@ -53,15 +54,11 @@ use crate::{
 use address::Phys;
 use bell::Bell;
 use cache::CpuCaches;
-use class::{
-    SizeClass,
-    SPAN_BYTES, //
-};
+use class::SizeClass;
 use directory::Directory;
 use gate::Gates;
 use help::NoSlot;
 use kernel::{
-    page::PAGE_SIZE,
     prelude::*,
     sync::rcu, //
 };
@@ -347,9 +344,12 @@ impl Pool {
         if !wanted {
             return true;
         }
-        let slot = span.binding().class().and_then(|class| span.slot_at(class, addr));
+        let binding = span.binding();
+        let slot = binding.class().and_then(|class| span.slot_at(class, addr));
         let part = slot.and_then(|(slot, _)| {
             let mapping = slot.slot.mapping().ok()?;
+            // As in `unmap()`; it may change later, but then the driver is in the wrong.
+            Some(mapping).filter(|_| span.is_bound_as(binding))?;
             Sides::of(&slot, &mapping).part(addr, size)
         });
         let Some((part, whole)) = part else {
@@ -379,50 +379,6 @@ impl Pool {
         } else {
             0
         }
-    }
-
-    /// Memory that is shared, in bytes.
-    pub(crate) fn shared_bytes(&self) -> u64 {
-        let spans = self.nodes.iter().map(|node| {
-            u64::from(node.stock().bound()) + u64::from(node.stock().unbound()) //
-        });
-        spans.sum::<u64>() * SPAN_BYTES as u64
-    }
-
-    /// Pages that are beyond the watermark and could be given back. Takes no lock. Any context.
-    pub(crate) fn spare_pages(&self) -> usize {
-        let spans = self.nodes().map(|node| node.stock().beyond_low() as usize);
-        spans.sum::<usize>() * (SPAN_BYTES / PAGE_SIZE)
-    }
-
-    /// The nodes, by number.
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().map(|node| &**node)
-    }
-
-    /// The table of all spans.
-    pub(crate) fn directory(&self) -> &Directory {
-        &self.directory
-    }
-
-    /// The counters.
-    pub(crate) fn stats(&self) -> &Stats {
-        &self.stats
-    }
-
-    /// What kccd is woken by.
-    pub(crate) fn bell(&self) -> &Bell {
-        &self.bell
-    }
-
-    /// What was refused.
-    pub(crate) fn refusals(&self) -> &Refusals {
-        &self.refusals
-    }
-
-    /// The CPUs that may hold slots which they did not use since they were drained.
-    pub(crate) fn active_cpus(&self) -> impl Iterator<Item = u32> + '_ {
-        self.caches.active()
     }
 
     #[cold]

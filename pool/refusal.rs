@@ -105,7 +105,12 @@ impl Refusals {
         let told_ms = self.told_ms.load(Relaxed);
         let due = told_ms == 0 || now_ms.saturating_sub(told_ms) >= QUIET_MS;
         // Of several CPUs one does it.
-        if !due || self.told_ms.cmpxchg(told_ms, now_ms.max(1), Relaxed).is_err() {
+        if !due
+            || self
+                .told_ms
+                .cmpxchg(told_ms, now_ms.max(1), Relaxed)
+                .is_err()
+        {
             return None;
         }
         let count = self.count();

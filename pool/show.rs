@@ -28,7 +28,10 @@ impl Pool {
         let unused = stats.unreachable.get();
         let refused = self.refusals.count();
         let left = stats.sum(|class| &class.left) + stats.oversize.get();
-        let unbound: u64 = self.nodes().map(|node| u64::from(node.stock().unbound())).sum();
+        let unbound: u64 = self
+            .nodes()
+            .map(|node| u64::from(node.stock().unbound()))
+            .sum();
         writeln!(out, "state: on")?;
         for (key, value) in [
             ("shared_bytes", self.shared_bytes()),

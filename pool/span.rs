@@ -17,7 +17,9 @@
 //! A span is never freed, and an unmap looks at it without any lock. The binding may change between
 //! its look-up and its claim only if the address has no mapping: a slot that is mapped is not home.
 //! So an unmap compares the binding after it has claimed the record ([`Span::is_bound_as`]): if it
-//! changed, the driver has unmapped what was unmapped before.
+//! changed, the driver has unmapped what was unmapped before. If the slot is mapped again in that
+//! moment, at the same offset and with the same size, its own unmap may be taken for the wrong one:
+//! it is reported, and the slot is lost.
 
 use super::{
     address::Phys,
@@ -199,7 +201,11 @@ impl Span {
         self.make_tables(slots.div_ceil(TABLE_SLOTS), GFP_NOWAIT | __GFP_NOWARN)?;
         for (index, word) in self.home.iter().enumerate() {
             let bits = slots.saturating_sub(index * WORD_BITS);
-            let all = if bits < WORD_BITS { (1 << bits) - 1 } else { u64::MAX };
+            let all = if bits < WORD_BITS {
+                (1 << bits) - 1
+            } else {
+                u64::MAX
+            };
             word.store(all, Relaxed);
         }
         self.home_slots.store(slots as u32, Relaxed);

@@ -118,6 +118,9 @@ impl Stats {
 
     /// The sum of a counter over all classes.
     pub(super) fn sum(&self, which: fn(&ClassStats) -> &Counter) -> u64 {
-        self.classes.iter().map(|(_, class)| which(class).get()).sum()
+        self.classes
+            .iter()
+            .map(|(_, class)| which(class).get())
+            .sum()
     }
 }

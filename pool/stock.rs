@@ -81,8 +81,10 @@ pub(crate) struct Stock {
     peaks: [Atomic<u32>; WINDOWS],
     /// The current window, counted on.
     window: Atomic<u32>,
-    /// Below how many unbound spans kccd wants to know.
+    /// How many unbound spans the watermark asks for.
     low: Atomic<u32>,
+    /// Below how many kccd wants to know.
+    ring_below: Atomic<u32>,
     /// From how many unbound spans on kccd wants to know; `u32::MAX` while it looks anyway.
     high: Atomic<u32>,
     /// What only mappings take that find nothing else, and below that, what only large ones take.
@@ -117,6 +119,7 @@ impl Stock {
             peaks: [const { Atomic::new(0) }; WINDOWS],
             window: Atomic::new(0),
             low: Atomic::new(0),
+            ring_below: Atomic::new(0),
             high: Atomic::new(u32::MAX),
             reserve: Atomic::new(0),
             large_reserve: Atomic::new(0),
@@ -147,14 +150,14 @@ impl Stock {
         self.window.store(next, Relaxed);
     }
 
-    /// Sets below how many unbound spans kccd wants to know, and the reserves.
+    /// Sets how many unbound spans the watermark asks for, and the reserves.
     pub(crate) fn set_levels(&self, low: u32, reserve: u32, large_reserve: u32) {
         self.low.store(low, Relaxed);
         self.reserve.store(reserve, Relaxed);
         self.large_reserve.store(large_reserve, Relaxed);
     }
 
-    /// Below how many unbound spans kccd wants to know.
+    /// How many unbound spans the watermark asks for.
     pub(super) fn low(&self) -> u32 {
         self.low.load(Relaxed)
     }
@@ -166,13 +169,14 @@ impl Stock {
 
     /// Whether kccd should know how few spans are unbound.
     pub(crate) fn is_low(&self) -> bool {
-        self.unbound() < self.low.load(Relaxed)
+        self.unbound() < self.ring_below.load(Relaxed)
     }
 
-    /// Sets from how many more than `unbound` spans on kccd wants to know, if it does.
-    pub(crate) fn set_high(&self, unbound: Option<u32>) {
-        let high = unbound.map_or(u32::MAX, |unbound| unbound + SPANS_PER_CHUNK as u32);
-        self.high.store(high, Relaxed);
+    /// Sets when kccd wants to know: below `unbound` spans, if the watermark asks for more, and from
+    /// `high` spans on.
+    pub(crate) fn listen(&self, unbound: u32, high: Option<u32>) {
+        self.ring_below.store(self.low().min(unbound), Relaxed);
+        self.high.store(high.unwrap_or(u32::MAX), Relaxed);
     }
 
     /// Whether kccd should know how many spans are unbound.
@@ -181,7 +185,7 @@ impl Stock {
     }
 
     /// How many spans a mapping can reach.
-    pub(super) fn within(&self, reach: Reach) -> u32 {
+    pub(crate) fn within(&self, reach: Reach) -> u32 {
         let large = self.large_reserve.load(Relaxed);
         let kept = match reach {
             Reach::Nothing => return 0,

@@ -101,7 +101,7 @@ def settings_of(paths: list[Path]) -> dict[str, str]:
 
 
 def _folder(tree: source.Source, flavour: str) -> Path:
-    return cache.root() / "build" / tree.name / flavour
+    return cache.root() / "build" / toolchain.identity() / tree.name / flavour
 
 
 def _key(tree: source.Source, flavour: str) -> str:
@@ -113,6 +113,14 @@ def _key(tree: source.Source, flavour: str) -> str:
     )
 
 
+def _sharing(tree: source.Source) -> list[str]:
+    """How a copy of the tree shares disk space with it."""
+    # A user may change files in place; tools/install-tree does not.
+    if cache.root() in tree.folder.parents:
+        return ["--link"]
+    return ["--reflink=auto"]
+
+
 def _update_tree(tree: source.Source) -> Path:
     """The patched tree, made if it does not exist, brought up to date if it does."""
     patched = cache.root() / "tree" / tree.name
@@ -120,7 +128,7 @@ def _update_tree(tree: source.Source) -> Path:
         with cache.new_folder(patched) as folder:
             with progress.Step("copying the kernel source"):
                 subprocess.run(
-                    ["cp", "--archive", "--reflink=auto", f"{tree.folder}/."]
+                    ["cp", "--archive", *_sharing(tree), f"{tree.folder}/."]
                     + [str(folder)],
                     check=True,
                 )

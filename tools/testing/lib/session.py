@@ -22,6 +22,7 @@ from lib.archive import Archive
 from lib.console import Console
 from lib.failure import Failure
 from lib.kernel import Kernel, copy_image
+from lib.monitor import Monitor
 
 # How a run ends when it is not the command's own status.
 HANG = 120
@@ -215,9 +216,10 @@ class Session:
         return os.open(path, flags, 0o644), str(path)
 
     def _run_qemu(self, stack: contextlib.ExitStack, files: machine.Files) -> int:
-        pairs = [socket.socketpair() for _ in range(3)]
+        # Three serial ports and QEMU's monitor.
+        pairs = [socket.socketpair() for _ in range(4)]
         ends = [theirs.fileno() for _, theirs in pairs]
-        words = machine.command(self.options, files, ends)
+        words = machine.command(self.options, files, ends[:3], ends[3])
         log, log_name = self._log()
         if self.command is not None and log_name != "standard error":
             print(f"ccvm: console: {log_name}", file=sys.stderr, flush=True)
@@ -237,14 +239,19 @@ class Session:
         ours = [mine for mine, _ in pairs]
         for mine in ours:
             stack.callback(mine.close)
-        outcome = self._watch(process, ours, log)
+        monitor = Monitor(ours[3], self.options)
+        outcome = self._watch(process, ours, monitor, log)
         complaint = process.communicate()[0].decode(errors="replace").strip()
         if process.returncode == -signal.SIGABRT and not self._started:
             raise Aborted(f"QEMU gave up before the command began: {complaint}")
         return self._verdict(outcome, process.returncode, complaint, log_name)
 
     def _watch(
-        self, process: subprocess.Popen, ports: list[socket.socket], log: int
+        self,
+        process: subprocess.Popen,
+        ports: list[socket.socket],
+        monitor: Monitor,
+        log: int,
     ) -> tuple[str, bytes | None]:
         """Passes data on until QEMU ends; says why it ended and the trailer."""
         mark = self._mark.encode()
@@ -261,8 +268,10 @@ class Session:
         reason = ""
         with contextlib.ExitStack() as stack:
             selector = stack.enter_context(selectors.DefaultSelector())
-            for index, port in enumerate(ports):
+            for index, port in enumerate(ports[:3]):
                 selector.register(port, selectors.EVENT_READ, index)
+            selector.register(ports[3], selectors.EVENT_READ, "monitor")
+            command_start = 0.0
             if self.command is None:
                 stack.enter_context(_raw_terminal())
                 selector.register(sys.stdin, selectors.EVENT_READ, "keys")
@@ -274,6 +283,10 @@ class Session:
                     reason = "boot"
                 if reason:
                     break
+                if channels[0].started:
+                    command_start = command_start or now
+                    if now >= command_start + monitor.due():
+                        monitor.plug()
                 for key, _ in selector.select(timeout=min(1.0, end - now)):
                     if key.data == "keys":
                         self._keys(selector, ports[1])
@@ -284,6 +297,8 @@ class Session:
                         data = b""
                     if not data:
                         selector.unregister(key.fileobj)
+                    elif key.data == "monitor":
+                        monitor.feed(data)
                     elif key.data == 0:
                         os.write(log, data)
                         self._console.feed(data)

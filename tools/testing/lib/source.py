@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The pristine kernel source, from Debian's linux-source package or KSRC=.
+"""The pristine kernel source: that of the root of tools, or KSRC=.
 
-Debian offers the kernel series this project supports in a backports suite.
+The root of tools has Debian's linux-source package of the newest series that this
+project supports and Debian offers.
 """
 
 import dataclasses
@@ -11,11 +12,10 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from lib import cache, repository
+from lib import cache, progress, repository, toolchain
 from lib.failure import Failure
-from lib.suite import Suite, run
 
-SUITE = "trixie-backports"
+PACKAGED = Path("/usr/src")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Source:
 
     name: str
     folder: Path
-    series: str
+    title: str
 
 
 def series_of(tree: Path) -> str:
@@ -54,49 +54,39 @@ def _check_series(tree: Path) -> str:
 
 def _unpack(tarball: Path, place: Path) -> None:
     """Unpacks a kernel tarball so that `place` is its top folder."""
-    with cache.new_folder(place) as folder:
-        run(
-            f"unpacking {tarball.name}",
+    with (
+        cache.new_folder(place) as folder,
+        progress.Step(f"unpacking {tarball.name}"),
+    ):
+        done = subprocess.run(
             ["tar", "--extract", "--no-same-owner", "--strip-components=1"]
-            + ["--file", str(tarball)],
-            folder,
+            + ["--file", str(tarball), "--directory", str(folder)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
         )
+        if done.returncode:
+            tail = "\n".join(done.stderr.splitlines()[-3:])
+            raise Failure(f"{tail}\n{tarball} could not be unpacked")
         _check_series(folder)
 
 
 def _from_package() -> Source:
-    """The newest supported linux-source package, fetched if there is none yet."""
-    sources = cache.root() / "source"
-    for series in reversed(repository.series()):
-        kept = [
-            path
-            for path in sources.glob(f"{series}.*")
-            if not path.name.startswith(cache.PARTIAL)
-        ]
-        if kept:
-            newest = max(kept, key=lambda path: path.stat().st_mtime)
-            return Source(newest.name, newest, series)
-    return _fetch()
-
-
-def _fetch() -> Source:
-    sources = cache.root() / "source"
-    suite = Suite(SUITE)
+    """The kernel source of the root of tools."""
     for series in reversed(repository.series()):
         package = f"linux-source-{series}"
-        version = suite.version(package)
-        if not version:
-            continue
-        name = version.replace("~", "_")
-        place = sources / name
-        if not place.exists():
-            with cache.scratch(sources) as folder:
-                suite.unpack([package], folder)
-                _unpack(next(folder.glob("usr/src/*.tar.*")), place)
-        return Source(name, place, series)
+        version = toolchain.version(package)
+        if version:
+            name = version.replace("~", "_")
+            place = cache.root() / "source" / name
+            if not place.exists():
+                _unpack(PACKAGED / f"{package}.tar.xz", place)
+            return Source(name, place, f"{package} {version}")
     raise Failure(
-        f"{SUITE} offers none of the supported kernel series "
-        f"({', '.join(repository.series())}); name a kernel tree or tarball with KSRC="
+        "Debian offered none of the supported kernel series "
+        f"({', '.join(repository.series())}) when the root of tools was made; name a "
+        "kernel tree or tarball with KSRC=, or try make setup REFRESH=1"
     )
 
 
@@ -112,7 +102,7 @@ def _from_user(path: Path) -> Source:
         )
         stamp = (path / "Makefile").stat().st_mtime_ns
         key = cache.key(str(path.resolve()), head.stdout, stamp)
-        return Source(f"user-{key}", path.resolve(), series)
+        return Source(f"user-{key}", path.resolve(), f"{path}, Linux {series}")
     if not path.is_file() or not tarfile.is_tarfile(path):
         raise Failure(f"KSRC={path} is neither a kernel tree nor a tarball")
     status = path.stat()
@@ -120,20 +110,11 @@ def _from_user(path: Path) -> Source:
     place = cache.root() / "source" / f"user-{key}"
     if not place.exists():
         _unpack(path.resolve(), place)
-    return Source(place.name, place, series_of(place))
-
-
-def refresh() -> Source:
-    """Fetches the newest supported kernel source that Debian offers."""
-    with cache.lock("source"):
-        found = _fetch()
-        # The newest folder is the one that is used.
-        os.utime(found.folder)
-        return found
+    return Source(place.name, place, f"{path}, Linux {series_of(place)}")
 
 
 def pristine() -> Source:
-    """The kernel source to build; needs no network if it is there already."""
+    """The kernel source to build, unpacked."""
     named = os.environ.get("KSRC")
     with cache.lock("source"):
         return _from_user(Path(named)) if named else _from_package()

@@ -115,6 +115,32 @@ def test_null_disks(disk):
     assert 170 < int(per_second) <= 240
 
 
+def test_many_nvme_disks_have_coherent_memory():
+    """Enough for 160 requests at a time, even if the kernel cannot add any."""
+    jobs = " ".join(f"--name=n{n} --filename=/dev/nvme{n}n1" for n in range(20))
+    result = vm.run(
+        f"""
+for i in $(seq 300); do
+	[ "$(sed -n 's/shared_bytes: //p' {vm.STATS})" -gt 160000000 ] && break
+	sleep 0.1
+done
+echo 1000,share >/sys/module/cc_emul/parameters/refuse
+fio --thread --direct=1 --ioengine=libaio --iodepth=8 --rw=randread --bs=256k \
+	--size=512M --time_based --runtime=4 --group_reporting {jobs} >/tmp/fio 2>&1
+echo "fio: $?"
+cat /proc/cmdline
+""",
+        *("--nvme", "20", "--blk", "0", "--null-ms", "100", "--cpus", "4"),
+        # Enough for all of them, so that they are all under way.
+        *("--mem", "2G", "--append", "cc_swiotlb.watermark=160M"),
+        "--allow-warnings",
+        timeout=240,
+    )
+    assert "fio: 0" in result.stdout, result.tail()
+    assert "coherent_pool=4M" in result.stdout
+    assert not vm.lines(result.console, "WARNING: at dma_alloc_from_pool")
+
+
 @pytest.mark.parametrize(
     "options,word",
     [
@@ -124,6 +150,8 @@ def test_null_disks(disk):
         (("--ahci", "193"), "--ahci 193: from 0 to 192"),
         (("--nvme", "100", "--blk", "100"), "no more than 192"),
         (("--cpus", "65"), "--cpus 65: from 1 to 64"),
+        (("--plug", "100M@1"), "--plug 100M@1: a multiple of 128M"),
+        (("--plug", "128M"), "--plug 128M: the form is"),
     ],
 )
 def test_refused(options, word):

@@ -132,7 +132,10 @@ def test_refused_conversion_changes_nothing(convert):
     assert "1000,unshare,after=0,ms=0\n" in result.stdout
     shared = result.count("shared_now", "before")
     assert result.count("shared_now", "not shared") == shared
+    assert result.count("mismatched_now", "before") == 0
+    assert result.count("mismatched_now", "not shared") == 512
     assert result.count("shared_now", "not private") == shared + 512
+    assert result.count("mismatched_now", "not private") == 0
     assert result.count("shared_now", "after") == shared
     assert result.count("share_refused", "after") == 1
     assert result.count("unshare_refused", "after") == 1

@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from lib.failure import Failure
+
 TESTING = Path(__file__).resolve().parents[1]
 ROOT = TESTING.parents[1]
 CCVM = TESTING / "ccvm"
@@ -113,7 +115,7 @@ def once(function):
         if arguments not in known:
             try:
                 known[arguments] = (function(*arguments), None)
-            except (AssertionError, subprocess.SubprocessError) as error:
+            except (AssertionError, Failure, subprocess.SubprocessError) as error:
                 known[arguments] = (None, error)
         value, error = known[arguments]
         if error:

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Runs all tests; arguments are pytest's: -k WORD, a file, -x, --co ...
+
+The last line says how many passed and failed. A test that did not run to its
+end (an error, a skip) has failed, and so has a run of no test.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.dont_write_bytecode = True
+
+TESTS = Path(__file__).resolve().parent / "tests"
+
+
+class Counter:
+    """Counts each test once, by its worst outcome."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, bool] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test's set-up, call or tear-down has ended."""
+        good = report.passed and self.outcomes.get(report.nodeid, True)
+        self.outcomes[report.nodeid] = good
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file of tests has been read."""
+        if not report.passed:
+            self.outcomes[report.nodeid] = False
+
+
+def main() -> int:
+    """Runs the tests and prints the closing line."""
+    counter = Counter()
+    arguments = ["-p", "no:cacheprovider", "-v", "--tb=short", "--durations=10"]
+    named = [word for word in sys.argv[1:] if word.split("::")[0].endswith(".py")]
+    arguments += [f"--rootdir={TESTS}", *sys.argv[1:]]
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    os.chdir(TESTS)
+    status = pytest.main(arguments if named else [*arguments, str(TESTS)], [counter])
+    passed = sum(counter.outcomes.values())
+    failed = len(counter.outcomes) - passed
+    if "--co" in sys.argv or "--collect-only" in sys.argv:
+        return int(status)
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return 1 if failed or not passed or status else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

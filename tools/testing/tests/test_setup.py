@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The root of tools: how it is entered, made, shared and swept."""
+
+import contextlib
+import fcntl
+import os
+import select
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import vm
+from lib import source
+from lib.failure import Failure
+
+ENTER = vm.TESTING / "enter"
+TOOLROOT = vm.TESTING / "toolroot"
+CACHE = Path(os.environ["CC_SWIOTLB_CACHE"])
+FAILED = 125
+OLD_S = 3 * 24 * 3600
+
+# As a user starts it, with things in the environment that must not count.
+HOST = {
+    "HOME": "/tmp",
+    "PATH": "/nowhere:/usr/bin:/bin",
+    "CC_SWIOTLB_CACHE": str(CACHE),
+    "RUSTFLAGS": "--cfg nonsense",
+    "MAKEFLAGS": "nonsense",
+    "PYTHONPATH": "/nowhere",
+    "CC_SWIOTLB_MIRROR": "file:/nowhere",
+}
+
+
+def _enter(*words: str, **settings: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(ENTER), *words],
+        env=HOST | settings,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_environment():
+    """The command gets a clean environment, and what is named."""
+    done = _enter("env", KSRC="/some/tree", TERM="vt100")
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert found["PATH"] == "/usr/sbin:/usr/bin:/sbin:/bin"
+    assert (found["KSRC"], found["TERM"]) == ("/some/tree", "vt100")
+    assert found["CC_SWIOTLB_TOOLS"] == os.environ["CC_SWIOTLB_TOOLS"]
+    assert not {"RUSTFLAGS", "MAKEFLAGS", "PYTHONPATH"} & set(found)
+
+
+def test_arguments_and_status():
+    """The words arrive as they are, and the status comes back."""
+    done = _enter("sh", "-c", 'printf "%s|" "$@"; exit 42', "sh", "a b", "", "c=d")
+    assert (done.returncode, done.stdout) == (42, "a b||c=d|")
+
+
+def test_nested():
+    """From inside a command is just run."""
+    done = subprocess.run(
+        [str(ENTER), "sh", "-c", "echo $NESTED"],
+        env=os.environ | {"NESTED": "yes"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "yes\n"
+
+
+@pytest.mark.parametrize("variable", ["KSRC", "KDIR"])
+@pytest.mark.parametrize("place", ["/var/tmp", "/run", "/usr/src"])
+def test_visible(variable, place):
+    """What a user names is there, also below the system's own folders."""
+    named = Path(place) / f"cc-swiotlb-test-{os.getpid()}"
+    # A mount, as the real /usr of the host is out of reach from in here.
+    script = (
+        f"mount -t tmpfs none {place} && mkdir {named} && echo inside >{named}/file"
+    )
+    try:
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c"]
+            + [f"{script} && exec {ENTER} cat {named}/file"],
+            env=HOST | {variable: str(named)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout == "inside\n", done.stderr
+    finally:
+        # Where to mount it.
+        for root in (CACHE / "roots").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                root.joinpath(*named.parts[1:]).rmdir()
+
+
+def test_tools_are_read_only():
+    """No command changes the tools."""
+    done = _enter("sh", "-c", "touch /usr/changed || echo refused")
+    assert done.stdout == "refused\n"
+
+
+def test_signal():
+    """A signal to what was started reaches the command, which can clean up."""
+    with subprocess.Popen(
+        [
+            str(ENTER),
+            "sh",
+            "-c",
+            "trap 'echo cleaned; exit 3' TERM; echo up; sleep 9 & wait",
+        ],
+        env=HOST,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "cleaned\n"
+    assert process.returncode == 3
+
+
+def test_warm_start_without_network():
+    """With a root of tools there is nothing to be fetched."""
+    done = subprocess.run(
+        ["unshare", "--net", str(ENTER), "echo", "up"],
+        env=HOST,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "up\n", "")
+
+
+def test_no_rights():
+    """A container's root without the right to mount is told so."""
+    done = subprocess.run(
+        ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]
+        + [str(ENTER), "true"],
+        env=HOST,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == FAILED
+    assert "SYS_ADMIN" in done.stderr and done.stderr.count("\n") == 1
+
+
+def _fails(
+    cache: Path, words: str, before: tuple[str, ...] = (), **settings: str
+) -> str:
+    """A cold start that must fail with one message and leave no root behind."""
+    done = subprocess.run(
+        [*before, str(ENTER), "echo", "up"],
+        env=HOST | {"CC_SWIOTLB_CACHE": str(cache)} | settings,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (FAILED, ""), done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("enter: ")]
+    assert words in said[0], done.stderr
+    assert len(said) <= 2 and "all that was said" in said[-1] + " all that was said"
+    assert not list((cache / "roots").iterdir())
+    return done.stderr
+
+
+def test_no_network(tmp_path):
+    """Without a network the mirror is named."""
+    mirror = "http://mirror.invalid/debian"
+    said = _fails(tmp_path, mirror, ("unshare", "--net"), CC_SWIOTLB_MIRROR=mirror)
+    assert "CC_SWIOTLB_MIRROR=" in said
+
+
+def test_unsigned_mirror(tmp_path):
+    """A mirror that Debian has not signed is refused."""
+    for suite in ("trixie", "trixie-backports"):
+        folder = tmp_path / "mirror" / "dists" / suite
+        folder.mkdir(parents=True)
+        (folder / "Release").write_text(
+            f"Origin: Debian\nSuite: {suite}\nCodename: {suite}\nComponents: main\n"
+            "Architectures: amd64\nDate: Thu, 01 Jan 2026 00:00:00 UTC\n"
+        )
+    cache = tmp_path / "cache"
+    said = _fails(cache, "is not signed", CC_SWIOTLB_MIRROR=f"file:{tmp_path}/mirror")
+    assert "choosing packages" not in said
+
+
+def test_full_disk(tmp_path):
+    """Too small a disk is seen before anything is fetched."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(cache)], check=True
+    )
+    try:
+        _fails(cache, "MiB are free")
+    finally:
+        subprocess.run(["umount", str(cache)], check=True)
+
+
+def test_leftovers(tmp_path):
+    """What interrupted runs and earlier versions left is removed before a new root."""
+    for name in ("roots/.partial-x/usr", "tools/qemu-1", "apt/trixie-backports"):
+        (tmp_path / name).mkdir(parents=True)
+    _fails(tmp_path, "no mirror")
+    assert not (tmp_path / "tools").exists() and not (tmp_path / "apt").exists()
+
+
+def test_cold_starts_take_turns(tmp_path):
+    """A second start waits for the one that makes the root, and says so."""
+    (tmp_path / "locks").mkdir()
+    with open(tmp_path / "locks" / "roots", "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with subprocess.Popen(
+            [str(ENTER), "true"],
+            env=HOST | {"CC_SWIOTLB_CACHE": str(tmp_path)},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert "waiting" in process.stderr.readline()
+            assert not select.select([process.stderr], [], [], 0.7)[0]
+            fcntl.flock(file, fcntl.LOCK_UN)
+            assert "making the root of tools" in process.stderr.readline()
+
+
+@pytest.mark.parametrize(
+    "age_s,used,kept", [(OLD_S, False, False), (OLD_S, True, True), (0, False, True)]
+)
+def test_stale_roots(age_s, used, kept):
+    """A root that is not used, and was not for a day, is removed."""
+    stale = CACHE / "roots" / f"test-{os.getpid()}-{age_s}-{used}"
+    (stale / "usr").mkdir(parents=True)
+    then = time.time() - age_s
+    os.utime(stale, (then, then))
+    descriptor = os.open(stale, os.O_RDONLY)
+    try:
+        if used:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        assert _enter("true").returncode == 0
+        assert stale.exists() == kept
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def test_root_in_use_is_locked():
+    """A command holds the lock that keeps its root."""
+    with subprocess.Popen(
+        [str(ENTER), "sh", "-c", "echo up; exec sleep 60"],
+        env=HOST,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.readline()
+        # What the command has inherited.
+        files = Path(f"/proc/{process.pid}/fdinfo").iterdir()
+        locks = [text for file in files if "FLOCK" in (text := file.read_text())]
+        process.kill()
+    assert len(locks) == 1 and "READ" in locks[0]
+
+
+SOURCES = {
+    "debian.sources": """Types: deb deb-src
+URIs: http://mirror.example/debian
+Suites: bookworm bookworm-updates
+Components: main
+
+Types: deb
+URIs: http://mirror.example/debian-security
+Suites: bookworm-security
+Components: main
+""",
+    "docker.list": "deb [arch=amd64] http://docker.example/debian bookworm stable\n",
+    "zzz-vendor.sources": """Types: deb
+URIs: http://vendor.example/apt
+Suites: bookworm
+Components: main
+""",
+    "off.sources": """Enabled: no
+Types: deb
+URIs: http://off.example/debian
+Suites: bookworm-updates
+Components: main
+""",
+}
+
+
+def _mirrors(folder: Path, sources: dict[str, str], **settings: str) -> list[str]:
+    parts = folder / "sources"
+    parts.mkdir()
+    for name, text in sources.items():
+        (parts / name).write_text(text, encoding="ascii")
+    configuration = folder / "apt.conf"
+    configuration.write_text(
+        f'Dir::Etc::sourcelist "/dev/null"; Dir::Etc::sourceparts "{parts}";\n'
+        f'Dir::State "{folder}"; Dir::State::status "/dev/null";\n',
+        encoding="ascii",
+    )
+    done = subprocess.run(
+        [str(TOOLROOT / "mirrors")],
+        env={"PATH": "/usr/bin:/bin", "APT_CONFIG": str(configuration)} | settings,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def test_mirrors(tmp_path):
+    """Debian's mirror comes first of those that apt knows; some are no candidates."""
+    assert _mirrors(tmp_path, SOURCES) == [
+        "http://mirror.example/debian/",
+        "http://vendor.example/apt/",
+    ]
+
+
+def test_named_mirror(tmp_path):
+    """A mirror that the user names is the only one."""
+    named = "http://named.example/debian"
+    assert _mirrors(tmp_path, SOURCES, CC_SWIOTLB_MIRROR=named) == [named]
+
+
+def test_no_mirrors(tmp_path):
+    """Where apt knows none, none is made up."""
+    assert not _mirrors(tmp_path, {"docker.list": SOURCES["docker.list"]})
+
+
+@pytest.mark.parametrize(
+    "offered,taken,words",
+    [
+        ("7.5 7.4 7.3", "7.5\n", ""),
+        ("7.4 7.3", "7.4\n", "does not offer Linux 7.5 now, taking 7.4"),
+        ("6.12", "", "offers no Linux 7.5 7.4 7.3 now: KSRC="),
+    ],
+)
+def test_series(tmp_path, offered, taken, words):
+    """The newest supported series is taken that Debian offers, and which is said."""
+    fake = tmp_path / "apt-cache"
+    fake.write_text(
+        '#!/bin/sh\nfor series in $OFFERED; do\n[ "$2" != "linux-source-$series" ] ||'
+        " echo Version: $series.1\ndone\n",
+        encoding="ascii",
+    )
+    fake.chmod(0o755)
+    done = subprocess.run(
+        [str(TOOLROOT / "series"), "7.5", "7.4", "7.3"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "OFFERED": offered},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == taken
+    assert words in done.stderr and bool(words) == bool(done.stderr)
+
+
+@pytest.mark.parametrize(
+    "offered,taken",
+    [
+        ({"linux-source-7.4": "7.4.1", "linux-source-7.3": "7.3.4~b"}, "7.4.1"),
+        ({"linux-source-7.3": "7.3.4~b"}, "7.3.4_b"),
+    ],
+)
+def test_source(tmp_path, monkeypatch, offered, taken):
+    """The newest supported source of the root of tools is unpacked, and named."""
+    monkeypatch.setenv("CC_SWIOTLB_CACHE", str(tmp_path))
+    monkeypatch.delenv("KSRC", raising=False)
+    monkeypatch.setattr(source.repository, "series", lambda: ["7.3", "7.4"])
+    monkeypatch.setattr(source.toolchain, "version", offered.get)
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "source" / taken).mkdir(parents=True)
+    found = source.pristine()
+    assert (found.name, found.folder) == (taken, tmp_path / "source" / taken)
+    assert taken.replace("_", "~") in found.title
+
+
+def test_no_source(tmp_path, monkeypatch):
+    """Without any, the user is told about KSRC=."""
+    monkeypatch.setenv("CC_SWIOTLB_CACHE", str(tmp_path))
+    monkeypatch.delenv("KSRC", raising=False)
+    monkeypatch.setattr(source.toolchain, "version", lambda _: None)
+    (tmp_path / "locks").mkdir()
+    with pytest.raises(Failure, match="KSRC="):
+        source.pristine()
+
+
+def test_owners_are_faked(tmp_path):
+    """Under fakeowner every change of an owner succeeds and does nothing."""
+    file = tmp_path / "file"
+    file.touch()
+    before = file.stat()
+    with contextlib.suppress(PermissionError):
+        os.chown(file, before.st_uid, before.st_gid)
+    for words in (["chown", "5:6", str(file)], ["chown", "-h", "5:6", str(file)]):
+        subprocess.run([str(TOOLROOT / "fakeowner"), *words], check=True)
+    assert file.stat() == before
