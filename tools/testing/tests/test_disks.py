@@ -47,7 +47,8 @@ class TestScsiAndSata:
         """The drivers had nothing to complain of either."""
         result = _verified(swiotlb)
         assert not vm.lines(
-            result.console, r"I/O error|buffer is full|failed command|\bEH\b.*error"
+            result.console,
+            r"I/O error|buffer is full|mappings refused|failed command|\bEH\b.*error",
         )
 
 
@@ -56,7 +57,7 @@ def test_scsi_and_sata_bounce():
     result = _verified("cc")
     # 9 disks, each with 8 MiB written and read back.
     assert result.count("bounced") > 9 * 100
-    for key in ("legacy", "exhausted", "misuse", "leaked_bytes"):
+    for key in ("legacy", "refused", "misuse", "leaked_bytes"):
         assert result.count(key) == 0, key
 
 
