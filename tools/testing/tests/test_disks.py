@@ -56,7 +56,7 @@ def test_scsi_and_sata_bounce():
     result = _verified("cc")
     # 9 disks, each with 8 MiB written and read back.
     assert result.count("bounced") > 9 * 100
-    for key in ("legacy", "exhausted", "misuse", "leaked_bytes"):
+    for key in ("legacy", "refused", "misuse", "leaked_bytes"):
         assert result.count(key) == 0, key
 
 

@@ -32,7 +32,7 @@ def test_guest(memory, cpus):
     assert size * 0.8 < total <= size
     assert result.stats()["state"] == "on"
     assert result.count("bounced") > 500
-    for key in ("legacy", "exhausted", "misuse", "leaked_bytes"):
+    for key in ("legacy", "refused", "misuse", "leaked_bytes"):
         assert result.count(key) == 0, key
 
 
@@ -53,7 +53,7 @@ done
     )
     assert "cpus: 64" in result.stdout, result.tail()
     assert len(vm.lines(result.stdout, "^read on ")) == 64, result.tail()
-    for key in ("legacy", "exhausted", "misuse"):
+    for key in ("legacy", "refused", "misuse"):
         assert result.count(key) == 0, key
 
 
