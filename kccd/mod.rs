@@ -8,6 +8,8 @@
 
 mod memory;
 mod policy;
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+mod tests;
 pub(crate) mod watermark;
 
 use crate::{
@@ -93,6 +95,14 @@ impl State {
         let left_ms = all_gone_ms.saturating_sub(now_ms);
         let chunks = u64::from(spans) / SPANS_PER_CHUNK as u64;
         self.give_back_at_ms = now_ms + self.idle.pause_ms(self.chunk_ns, left_ms, chunks);
+    }
+
+    /// To give a chunk back took `chunk_ns`: where that has a price, says when it is paid for.
+    fn paid(&mut self, now_ms: u64, chunk_ns: u64) {
+        if self.idle == Idle::Priced {
+            let pause_ms = self.idle.pause_ms(chunk_ns, 0, 1);
+            self.give_back_at_ms = self.give_back_at_ms.max(now_ms + pause_ms);
+        }
     }
 }
 
@@ -302,10 +312,7 @@ impl Kccd {
             state.private_failures = state.private_failures.saturating_add(1);
             state.private_at_ms = now_ms + policy::backoff_ms(state.private_failures);
         }
-        let paid = Idle::Priced.pause_ms(chunk_ns, 0, 1);
-        if state.idle == Idle::Priced {
-            state.give_back_at_ms = state.give_back_at_ms.max(now_ms + paid);
-        }
+        state.paid(now_ms, chunk_ns);
     }
 
     fn turn_window(&self, state: &mut State) {

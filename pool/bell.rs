@@ -144,3 +144,75 @@ impl Bell {
         self.quiet.store(false, Relaxed);
     }
 }
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+#[kunit_tests(cc_swiotlb_bell)]
+mod tests {
+    use super::*;
+    use kernel::time::{
+        Instant,
+        Monotonic, //
+    };
+
+    fn bell() -> Result<Pin<KBox<Bell>>> {
+        KBox::pin_init(Bell::new(), GFP_KERNEL)
+    }
+
+    /// How long a wait takes, in milliseconds.
+    fn wait(bell: &Bell, deaf_ms: u32, timeout_ms: Option<u32>) -> i64 {
+        let begun = Instant::<Monotonic>::now();
+        bell.wait(deaf_ms, timeout_ms);
+        begun.elapsed().as_millis()
+    }
+
+    #[test]
+    fn a_ring_is_heard_once() -> Result {
+        let bell = bell()?;
+        bell.ring();
+        bell.ring();
+        // Would not return otherwise.
+        wait(&bell, 0, None);
+        assert!(wait(&bell, 0, Some(40)) >= 30);
+        bell.ring_anyway();
+        wait(&bell, 0, None);
+        Ok(())
+    }
+
+    #[test]
+    fn timeouts_end_the_sleep() -> Result {
+        let bell = bell()?;
+        assert!(wait(&bell, 0, Some(40)) >= 30);
+        assert!(wait(&bell, 40, Some(40)) >= 60);
+        Ok(())
+    }
+
+    #[test]
+    fn rings_do_not_shorten_the_deaf_time() -> Result {
+        let bell = bell()?;
+        bell.ring();
+        assert!(wait(&bell, 40, None) >= 30);
+        Ok(())
+    }
+
+    #[test]
+    fn wanted_pages_add_up_and_ring() -> Result {
+        let bell = bell()?;
+        bell.want_pages(128);
+        bell.want_pages(512);
+        wait(&bell, 0, None);
+        assert_eq!(bell.take_wanted_pages(), 640);
+        assert_eq!(bell.take_wanted_pages(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn a_stopped_bell_never_sleeps() -> Result {
+        let bell = bell()?;
+        assert!(!bell.is_stopped());
+        bell.stop();
+        wait(&bell, 10_000, None);
+        wait(&bell, 10_000, None);
+        assert!(bell.is_stopped());
+        Ok(())
+    }
+}

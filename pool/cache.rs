@@ -295,3 +295,23 @@ impl Totals {
         self.taken.saturating_sub(self.returned)
     }
 }
+
+/// CPUs that are simulated, for tests.
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+impl CpuCaches {
+    /// The stacks of a CPU that holds nothing, for `classes`.
+    pub(super) fn stacks(classes: &[SizeClass]) -> Result<KVec<(SizeClass, Stack)>> {
+        let mut stacks = KVec::new();
+        for class in classes {
+            stacks.push((*class, Stack::new(*class)?), GFP_KERNEL)?;
+        }
+        Ok(stacks)
+    }
+
+    /// Exchanges this CPU's stacks for others.
+    pub(super) fn exchange(&self, stacks: &mut [(SizeClass, Stack)], irq: &LocalInterruptDisabled) {
+        for (class, other) in stacks {
+            self.change(*class, irq, |stack| core::mem::swap(stack, other));
+        }
+    }
+}

@@ -136,3 +136,19 @@ impl Chunk {
             .store(self.unbound.load(Relaxed) | bit, Relaxed);
     }
 }
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+impl Chunk {
+    /// A chunk of so many spans from `base` on that has no memory, for tests, which only count.
+    pub(super) fn for_test(base: Phys, spans: usize, node: usize) -> Result<&'static Self> {
+        let chunk = crate::glue::leak(KBox::pin_init(Self::new(), GFP_KERNEL)?);
+        chunk.make_records(spans)?;
+        for (index, span) in chunk.spans.iter().take(spans).enumerate() {
+            span.place(base.add(index * SPAN_BYTES), chunk);
+        }
+        chunk.span_count.store(spans as u32, Relaxed);
+        chunk.unbound.store((1 << spans) - 1, Relaxed);
+        chunk.node.store(node as u32, Relaxed);
+        Ok(chunk)
+    }
+}

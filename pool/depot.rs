@@ -143,7 +143,10 @@ impl Depot {
         let mut done = false;
         while let (false, Some(span)) = (done || left == 0, spans.first()) {
             let home = span.home_slots();
-            while let (false, Some(slot)) = (done || left == 0, span.take(self.class)) {
+            while !done && left > 0 {
+                let Some(slot) = span.take(self.class) else {
+                    break;
+                };
                 left -= 1;
                 done = enough(slot);
             }

@@ -103,3 +103,95 @@ impl Directory {
         }
     }
 }
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+#[kunit_tests(cc_swiotlb_directory)]
+mod tests {
+    use super::*;
+    use crate::pool::{
+        chunk::Chunk,
+        class::{
+            CHUNK_BYTES,
+            SPANS_PER_CHUNK, //
+        },
+    };
+
+    const LEAF_BYTES: usize = 1 << LEAF_SHIFT;
+    const FRAMES_PER_LEAF: usize = LEAF_BYTES >> PAGE_SHIFT;
+
+    /// Enters a chunk at `base`.
+    fn enter(directory: &Directory, base: Phys) -> Result<&'static Chunk> {
+        directory.prepare(base, CHUNK_BYTES)?;
+        let chunk = Chunk::for_test(base, SPANS_PER_CHUNK, 0)?;
+        for span in chunk.spans() {
+            directory.insert(span);
+        }
+        Ok(chunk)
+    }
+
+    #[test]
+    fn every_byte_of_a_chunk_leads_to_its_span() -> Result {
+        let directory = Directory::new(4 * FRAMES_PER_LEAF)?;
+        // At the start of a table, in the middle of one, and at the end of the last one.
+        for base in [LEAF_BYTES, 2 * LEAF_BYTES + 7 * CHUNK_BYTES, 4 * LEAF_BYTES - CHUNK_BYTES] {
+            let base = Phys::new(base as u64);
+            assert!(directory.get(base).is_none());
+            let chunk = enter(&directory, base)?;
+            for (index, span) in chunk.spans().enumerate() {
+                for at in [0, 1, SPAN_BYTES / 2, SPAN_BYTES - 1] {
+                    let addr = base.add(index * SPAN_BYTES + at);
+                    assert!(directory.get(addr).is_some_and(|found| core::ptr::eq(found, span)));
+                }
+            }
+            assert!(directory.get(Phys::new(base.raw() - 1)).is_none());
+            assert!(directory.get(base.add(CHUNK_BYTES)).is_none());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn foreign_addresses_lead_nowhere() -> Result {
+        let directory = Directory::new(2 * FRAMES_PER_LEAF)?;
+        enter(&directory, Phys::new(0))?;
+        for addr in [CHUNK_BYTES as u64, LEAF_BYTES as u64, 1 << 40, 1 << 63, u64::MAX] {
+            assert!(directory.get(Phys::new(addr)).is_none());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn removed_spans_are_foreign_and_can_be_entered_again() -> Result {
+        let directory = Directory::new(FRAMES_PER_LEAF)?;
+        let base = Phys::new(3 * CHUNK_BYTES as u64);
+        let chunk = enter(&directory, base)?;
+        let second = base.add(SPAN_BYTES);
+        directory.remove(second);
+        assert!(directory.get(second).is_none() && directory.get(second.add(SPAN_BYTES - 1)).is_none());
+        assert!(directory.get(base).is_some() && directory.get(second.add(SPAN_BYTES)).is_some());
+        let span = chunk.spans().nth(1).ok_or(ENOENT)?;
+        directory.insert(span);
+        assert!(directory.get(second).is_some_and(|found| core::ptr::eq(found, span)));
+        Ok(())
+    }
+
+    #[test]
+    fn all_frames_that_may_ever_be_can_be_entered() -> Result {
+        // Memory that is plugged in later ends within a table.
+        let frames = 3 * FRAMES_PER_LEAF + (CHUNK_BYTES >> PAGE_SHIFT);
+        let directory = Directory::new(frames)?;
+        let last = Phys::new(((frames << PAGE_SHIFT) - CHUNK_BYTES) as u64);
+        enter(&directory, last)?;
+        assert!(directory.get(last.add(CHUNK_BYTES - 1)).is_some());
+        assert!(directory.bytes() >= frames << PAGE_SHIFT);
+        Ok(())
+    }
+
+    #[test]
+    fn memory_beyond_the_table_is_refused() -> Result {
+        let directory = Directory::new(FRAMES_PER_LEAF)?;
+        let far = Phys::new(64 * LEAF_BYTES as u64);
+        assert_eq!(directory.prepare(far, CHUNK_BYTES), Err(ERANGE));
+        assert!(directory.get(far).is_none());
+        Ok(())
+    }
+}

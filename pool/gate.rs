@@ -205,3 +205,178 @@ impl Gates {
         }
     }
 }
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+#[kunit_tests(cc_swiotlb_gate)]
+mod tests {
+    use super::*;
+    use kernel::interrupt::local_interrupt_disable;
+    use SizeClass::*;
+
+    /// From so many slots on a class is not short in these tests.
+    const PLENTY: u64 = 1000;
+
+    fn gates() -> Result<Pin<KBox<Gates>>> {
+        KBox::pin_init(Gates::new(), GFP_KERNEL)
+    }
+
+    fn at(cpu: u32, now_ms: u64, available: u64) -> Moment {
+        Moment {
+            cpu,
+            now_ms,
+            available,
+            plenty: PLENTY,
+        }
+    }
+
+    fn admit(gates: &Gates, at: Moment) -> bool {
+        gates.admit(K4, at, &local_interrupt_disable())
+    }
+
+    /// What a request is thought to need at first.
+    fn first_need() -> u64 {
+        slots(K4, FIRST_BYTES).into()
+    }
+
+    fn close(gates: &Gates, class: SizeClass, at: Moment) {
+        gates.close(class, at, &local_interrupt_disable());
+    }
+
+    #[test]
+    fn a_refusal_closes_its_class_alone() -> Result {
+        let gates = gates()?;
+        assert!(SizeClass::ALL.into_iter().all(|class| !gates.is_closed(class)));
+        assert!(admit(&gates, at(0, 0, 0)));
+        close(&gates, K4, at(0, 0, 0));
+        close(&gates, K512, at(0, 0, 0));
+        close(&gates, K4, at(1, 0, 0));
+        for class in SizeClass::ALL {
+            assert_eq!(gates.is_closed(class), class == K4 || class == K512);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn plenty_opens_the_class_again() -> Result {
+        let gates = gates()?;
+        close(&gates, B512, at(0, 0, 0));
+        close(&gates, K4, at(0, 0, 0));
+        close(&gates, K512, at(0, 0, 0));
+        admit(&gates, at(0, 1, PLENTY - 1));
+        assert!(gates.is_closed(K4));
+        assert!(admit(&gates, at(0, 1, PLENTY)));
+        assert!(!gates.is_closed(K4) && gates.is_closed(B512) && gates.is_closed(K512));
+        Ok(())
+    }
+
+    #[test]
+    fn as_many_cpus_as_there_are_slots_for() -> Result {
+        let gates = gates()?;
+        close(&gates, K4, at(9, 0, 0));
+        let need = first_need();
+        // Enough for three requests less one slot: each admission takes one at once.
+        let mut available = 3 * need - 1;
+        for (cpu, admitted) in [(0, true), (1, true), (2, false), (3, false)] {
+            assert_eq!(admit(&gates, at(cpu, 0, available)), admitted);
+            available -= u64::from(admitted);
+        }
+        // Those who were admitted get all that they need, whoever else asks.
+        for _ in 1..need {
+            for (cpu, admitted) in [(0, true), (2, false), (1, true)] {
+                assert_eq!(admit(&gates, at(cpu, 1, available)), admitted);
+                available -= u64::from(admitted);
+            }
+        }
+        assert_eq!(available, need - 1);
+        Ok(())
+    }
+
+    #[test]
+    fn unused_admissions_end() -> Result {
+        let gates = gates()?;
+        close(&gates, K4, at(9, 0, 0));
+        let need = first_need();
+        assert!(admit(&gates, at(0, 10, need)));
+        assert!(!admit(&gates, at(1, 10, need - 1)));
+        assert!(!admit(&gates, at(1, 10 + UNUSED_MS - 1, need)));
+        // It was used meanwhile.
+        assert!(admit(&gates, at(0, 10 + UNUSED_MS - 1, need)));
+        assert!(!admit(&gates, at(1, 10 + UNUSED_MS, need)));
+        assert!(admit(&gates, at(1, 10 + 2 * UNUSED_MS, need)));
+        Ok(())
+    }
+
+    #[test]
+    fn no_more_cpus_than_admissions() -> Result {
+        let gates = gates()?;
+        close(&gates, K4, at(99, 0, 0));
+        let cpus = (0..2 * ADMISSIONS as u32).filter(|cpu| admit(&gates, at(*cpu, 0, PLENTY - 1)));
+        assert_eq!(cpus.count(), ADMISSIONS);
+        Ok(())
+    }
+
+    #[test]
+    fn a_request_that_was_too_large_is_planned_for() {
+        let (first, most) = (slots(K4, FIRST_BYTES), slots(K4, MOST_BYTES));
+        for (need, took, learnt) in [
+            (first, 1, first),
+            (first, first / 2, first),
+            (first, first, 2 * first),
+            (2 * first, first, 2 * first),
+            (first, most, most),
+            (most, u32::MAX, most),
+        ] {
+            assert_eq!(learned(K4, need, took), learnt);
+        }
+        // Of the largest slots a request is at least one.
+        assert!(slots(K512, FIRST_BYTES) == 1 && learned(K512, 1, 1) == 2);
+    }
+
+    #[test]
+    fn a_refused_request_is_admitted_when_there_is_enough_for_it() -> Result {
+        let gates = gates()?;
+        close(&gates, K4, at(9, 0, 0));
+        let need = first_need();
+        // It takes all that was planned for, and finds no more.
+        for left in (0..need).rev() {
+            assert!(admit(&gates, at(0, 0, left + 1)));
+        }
+        assert!(!admit(&gates, at(0, 0, 0)));
+        // Beside another one it has to wait for twice as much.
+        assert!(admit(&gates, at(1, 0, 2 * need)));
+        assert!(!admit(&gates, at(0, 0, 2 * need + 2 * need - 2)));
+        assert!(admit(&gates, at(0, 0, 2 * need + 2 * need - 1)));
+        Ok(())
+    }
+
+    #[test]
+    fn nobody_goes_on_for_ever() -> Result {
+        let gates = gates()?;
+        close(&gates, K4, at(9, 0, 0));
+        // However much there is, it asks again after a request of the largest size.
+        let taken = (0..).take_while(|_| admit(&gates, at(0, 0, PLENTY - 1)));
+        assert_eq!(taken.count() as u32, slots(K4, MOST_BYTES));
+        // And others come first.
+        assert!(!admit(&gates, at(0, UNUSED_MS - 1, PLENTY - 1)));
+        assert!(admit(&gates, at(1, UNUSED_MS - 1, PLENTY - 1)));
+        assert!(admit(&gates, at(0, UNUSED_MS, PLENTY - 1)));
+        Ok(())
+    }
+
+    #[test]
+    fn somebody_is_always_admitted_when_there_is_a_slot() -> Result {
+        let gates = gates()?;
+        close(&gates, K4, at(9, 0, 0));
+        // Whatever was learned: all that there ever is may be less.
+        for round in 0..10 {
+            let now_ms = 100 * round;
+            let took = (0..50).take_while(|took| admit(&gates, at(0, now_ms, 50 - *took)));
+            assert_eq!(took.count(), 50);
+            close(&gates, K4, at(0, now_ms, 0));
+            // One at a time.
+            assert!(admit(&gates, at(1, now_ms, 1)));
+            assert!(!admit(&gates, at(2, now_ms, 1)));
+        }
+        Ok(())
+    }
+}

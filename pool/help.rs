@@ -165,10 +165,11 @@ impl Pool {
     /// Fetches a batch from a depot of `node` for this CPU's stack: half of what the stack may hold,
     /// and no more than its share of what there is. The stack is empty.
     fn refill(&self, node: &Node, class: SizeClass, depth: Depth, irq: &LocalInterruptDisabled) {
-        let share = if self.gates.is_closed(class) {
-            1
-        } else {
+        // Near the end of what there is, and of other classes, one at a time.
+        let share = if depth == READY && !self.gates.is_closed(class) {
             self.share(node, class)
+        } else {
+            1
         };
         self.caches.change(class, irq, |stack| {
             let mut left = stack.limit().div_ceil(2).min(share);

@@ -36,6 +36,8 @@ pub(crate) mod slot;
 pub(crate) mod span;
 pub(crate) mod stats;
 pub(crate) mod stock;
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+mod tests;
 mod view;
 
 use crate::{

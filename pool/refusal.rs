@@ -156,3 +156,53 @@ impl Pool {
         }
     }
 }
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+#[kunit_tests(cc_swiotlb_refusal)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_at_a_time_counts_all_since_the_last() {
+        let refusals = Refusals::new();
+        // Refused since the last look, milliseconds since boot, what the line says.
+        for (refused, now_ms, told) in [
+            (1, 0, Some(1)),
+            (1, 1, None),
+            (7, QUIET_MS, None),
+            (2, 1 + QUIET_MS, Some(10)),
+            (1, 2 + QUIET_MS, None),
+            (0, 2 * QUIET_MS, None),
+            (4, 1 << 40, Some(5)),
+        ] {
+            refusals.count.add(refused, Relaxed);
+            assert_eq!(refusals.to_tell(now_ms), told);
+        }
+        assert_eq!(refusals.count(), 16);
+    }
+
+    #[test]
+    fn obstacle_is_the_last_one_noted() {
+        let refusals = Refusals::new();
+        assert_eq!(refusals.obstacle(), None);
+        for obstacle in Obstacle::ALL {
+            refusals.set_obstacle(Some(obstacle));
+            assert_eq!(refusals.obstacle(), Some(obstacle));
+        }
+        refusals.set_obstacle(None);
+        assert_eq!(refusals.obstacle(), None);
+    }
+
+    #[test]
+    fn each_obstacle_names_cause_and_remedy() {
+        let [a, b, c] = Obstacle::ALL.map(Some);
+        let mut seen = [("", ""); 4];
+        for (place, obstacle) in [a, b, c, None].into_iter().enumerate() {
+            let text = Obstacle::text(obstacle);
+            assert!(!text.0.is_empty() && !text.1.is_empty() && !seen.contains(&text));
+            seen[place] = text;
+        }
+        assert!(Obstacle::text(Some(Obstacle::AtMax)).1.contains("cc_swiotlb.max="));
+        assert!(Obstacle::text(None).1.contains("cc_swiotlb.watermark="));
+    }
+}

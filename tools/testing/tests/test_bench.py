@@ -38,7 +38,7 @@ def test_every_case_is_measured(built, swiotlb):
     if swiotlb == "cc":
         assert result.count("bounced") > 10000
         assert result.count("bounced") == result.count("unbounced")
-        assert result.count("exhausted") == 0
+        assert result.count("refused") == 0
 
 
 def test_what_is_no_result_ends_it():
