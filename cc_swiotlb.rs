@@ -6,11 +6,9 @@
 //! that every streaming DMA mapping is copied through memory that is shared with the host. This
 //! allocator keeps such memory ready, in slots of ten size classes from 512 B to 512 KiB:
 //!
-//! - [`pool`] serves the mappings: per-CPU magazines of free slots in front of a depot for each
-//!   NUMA node, and one table from addresses to slots. No allocation, no conversion, no lock that
-//!   all CPUs share, in any context but NMI.
-//! - [`kccd`] is the thread that converts memory before it is needed, and keeps each class above
-//!   its watermark.
+//! - [`pool`] serves the mappings: per-CPU stacks of free slots in front of the depots of each NUMA
+//!   node, and a table from addresses to slots. No conversion and no sleep, in any context but NMI.
+//! - [`kccd`] is the thread that converts memory before it is needed, and gives back what idles.
 //! - [`glue`] is the one door to C: the hooks below the DMA API, devices, memory, threads.
 //! - [`params`] and [`trace`]: what users set, and what they see.
 //!
@@ -25,8 +23,9 @@ mod trace;
 
 use glue::{
     memory,
-    thread::Thread, //
+    thread, //
 };
+use kccd::Kccd;
 use kernel::{
     debugfs,
     debugfs::Dir,
@@ -75,7 +74,6 @@ pub(crate) fn early() -> u64 {
 /// The module, which is built in and stays.
 struct CcSwiotlb {
     _debugfs: Option<Files>,
-    _kccd: Option<Thread<Pool>>,
 }
 
 /// A file in debugfs, about the pool if there is one.
@@ -124,8 +122,8 @@ impl Files {
             Some(_) => Some(KBox::pin_init(
                 dir.write_callback_file(c"drain", pool, &|pool: &Option<&Pool>, text| {
                     text.skip(text.len())?;
-                    if let Some(pool) = pool {
-                        pool.drain_cpus();
+                    if pool.is_some() {
+                        glue::cpus::drain_all();
                     }
                     Ok(())
                 }),
@@ -144,18 +142,19 @@ impl Files {
 }
 
 /// Sets the pool up and fills it, so that no driver that starts after us meets an empty one.
-fn start() -> Result<(&'static Pool, Thread<Pool>)> {
+fn start() -> Result<&'static Pool> {
     if !memory::has_legacy_pool() {
         // The DMA API bounces nothing then.
         pr_err!("swiotlb is off, and nothing is bounced without it\n");
         return Err(ENODEV);
     }
-    let pool = glue::leak(KBox::pin_init(Pool::new(), GFP_KERNEL)?);
-    if let kccd::Round::Failed(error) = pool.grow_to_watermarks() {
-        pr_warn!("not all slots could be made ready ({error:?}), kccd goes on\n");
+    let pool = glue::leak(KBox::pin_init(Pool::new(memory::nodes()), GFP_KERNEL)?);
+    let kccd = glue::leak(KBox::pin_init(Kccd::new(pool), GFP_KERNEL)?);
+    if let Some(obstacle) = kccd.fill() {
+        pr_warn!("not all memory could be made ready ({obstacle:?}), kccd goes on\n");
     }
-    let kccd = Thread::spawn(kccd::NAME, pool)?;
-    Ok((pool, kccd))
+    thread::spawn(kccd::NAME, kccd)?;
+    Ok(pool)
 }
 
 impl kernel::Module for CcSwiotlb {
@@ -166,7 +165,7 @@ impl kernel::Module for CcSwiotlb {
                 glue::switch_off();
             })?;
             // From here on the hooks find it.
-            POOL.populate(running.0);
+            POOL.populate(running);
             if let Err(error) = glue::register() {
                 pr_warn!("neither memory pressure nor CPU hotplug is heard of ({error:?})\n");
             }
@@ -175,12 +174,10 @@ impl kernel::Module for CcSwiotlb {
         } else {
             None
         };
-        let (pool, kccd) = running.unzip();
         Ok(Self {
-            _debugfs: Files::new(pool)
+            _debugfs: Files::new(running)
                 .inspect_err(|error| pr_warn!("no files in debugfs ({error:?})\n"))
                 .ok(),
-            _kccd: kccd,
         })
     }
 }

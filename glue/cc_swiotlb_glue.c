@@ -17,6 +17,7 @@
 #include <linux/nodemask.h>
 #include <linux/pfn.h>
 #include <linux/reboot.h>
+#include <linux/sched/mm.h>
 #include <linux/set_memory.h>
 #include <linux/sizes.h>
 
@@ -57,10 +58,16 @@ bool cc_swiotlb_wanted(void)
  * cc_swiotlb_legacy_bytes() - How large the fallback pool is.
  * @bytes: Size of the software IO TLB if there were no cc_swiotlb.
  *
+ * Where memory has to be shared for bouncing, the pool serves what comes too
+ * early or finds no slot. Elsewhere it also serves devices that do not reach
+ * our slots, and costs what it always did.
+ *
  * Return: size in bytes.
  */
 unsigned long cc_swiotlb_legacy_bytes(unsigned long bytes)
 {
+	if (!cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT))
+		return bytes;
 	return min(bytes, CC_SWIOTLB_LEGACY_BYTES);
 }
 
@@ -91,7 +98,7 @@ void cc_swiotlb_key_off(void)
  * @vaddr: Address in the direct map.
  * @npages: Number of pages.
  *
- * On failure the state of the pages is unknown: they must never be used again.
+ * On failure the state of the pages is unknown until a call succeeds.
  *
  * Context: may sleep.
  * Return: 0 or a negative error, -EBUSY once kexec has stopped conversions.
@@ -107,7 +114,7 @@ ALLOW_ERROR_INJECTION(cc_swiotlb_share, ERRNO);
  * @vaddr: Address in the direct map.
  * @npages: Number of pages.
  *
- * On failure the state of the pages is unknown: they must never be used again.
+ * On failure the state of the pages is unknown until a call succeeds.
  *
  * Context: may sleep.
  * Return: 0 or a negative error, -EBUSY once kexec has stopped conversions.
@@ -119,36 +126,53 @@ noinline int cc_swiotlb_unshare(void *vaddr, int npages)
 ALLOW_ERROR_INJECTION(cc_swiotlb_unshare, ERRNO);
 
 /**
+ * cc_swiotlb_no_io() - The current task's allocations start no I/O any more.
+ *
+ * For kccd: I/O may be waiting for it.
+ */
+void cc_swiotlb_no_io(void)
+{
+	memalloc_noio_save();
+}
+
+/**
  * cc_swiotlb_alloc_block() - Allocate memory that is going to be shared.
  * @node: NUMA node to prefer.
  * @order: Order of the block; it is aligned to its size.
  *
- * Works for large blocks, but neither kills processes nor reserves for it: who
- * asks can do with less and can ask again later.
+ * Memory is compacted for it, which __GFP_IO allows; there is no memory behind
+ * file systems that is waited for, nobody is killed, and no reserve is touched:
+ * our caller can do with less and can ask again later.
  *
  * Context: may sleep.
  * Return: the block's first page, or %NULL.
  */
 noinline struct page *cc_swiotlb_alloc_block(int node, unsigned int order)
 {
+	unsigned int noio = current->flags & PF_MEMALLOC_NOIO;
+	struct page *page;
+
 	if (!node_online(node))
 		node = NUMA_NO_NODE;
-	return alloc_pages_node(node, GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY,
-				order);
+	/* What forbids I/O forbids compaction as well. */
+	current->flags &= ~PF_MEMALLOC_NOIO;
+	page = alloc_pages_node(node, GFP_NOIO | __GFP_IO | __GFP_NOWARN |
+				__GFP_NORETRY, order);
+	current->flags |= noio;
+	return page;
 }
 ALLOW_ERROR_INJECTION(cc_swiotlb_alloc_block, NULL);
 
 /**
  * cc_swiotlb_nr_directory_pages() - Extent of memory that a slot can lie in.
  *
- * Memory that is plugged in later counts, but firmware may announce room for
- * much more than will ever come: not beyond four times what is there.
+ * Memory that is plugged in later counts.
  *
  * Return: number of page frames.
  */
 unsigned long cc_swiotlb_nr_directory_pages(void)
 {
-	return clamp(max_possible_pfn, max_pfn, 4 * max_pfn);
+	return max(max_possible_pfn, max_pfn);
 }
 
 /**

@@ -20,9 +20,9 @@ unsigned long cc_swiotlb_ram_pages(void);
 unsigned int cc_swiotlb_nr_nodes(void);
 bool cc_swiotlb_node_has_cpus(unsigned int node);
 void cc_swiotlb_key_off(void);
-bool cc_swiotlb_may_wait(void);
 void cc_swiotlb_no_io(void);
-int cc_swiotlb_run_on(unsigned int cpu, int (*function)(void *call), void *call);
+void cc_swiotlb_drain(unsigned int cpu);
+void cc_swiotlb_drain_all(void);
 int cc_swiotlb_register(void);
 
 /* Called by C, defined in Rust. */
@@ -36,7 +36,8 @@ int cc_swiotlb_set_idle_ms(const char *text);
 int cc_swiotlb_get_idle_ms(char *page);
 void cc_swiotlb_stop(void);
 void cc_swiotlb_cpu_dead(unsigned int cpu);
-unsigned long cc_swiotlb_surplus_pages(void);
-void cc_swiotlb_give_back(void);
+void cc_swiotlb_drain_this_cpu(void);
+unsigned long cc_swiotlb_spare_pages(void);
+void cc_swiotlb_give_back(unsigned long pages);
 
 #endif /* _CC_SWIOTLB_GLUE_H */

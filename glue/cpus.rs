@@ -1,58 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Other CPUs: how one is made to do something, and how it dies.
+//! Other CPUs: how one is made to return the slots that it holds, and how it dies.
 
 use kernel::{
-    bindings,
-    interrupt::{
-        local_interrupt_disable,
-        LocalInterruptDisabled, //
-    },
     prelude::*,
     types::NotThreadSafe, //
 };
 
-/// What is passed to the other CPU.
-struct Call<'a, T> {
-    data: &'a T,
-    function: fn(&T, &LocalInterruptDisabled),
+/// Number of CPUs that are online.
+pub(crate) fn online() -> usize {
+    // SAFETY: Reads a counter.
+    (unsafe { kernel::bindings::cc_swiotlb_online_cpus() }) as usize
 }
 
-/// Calls `function` on `cpu`, with interrupts disabled, and waits until it is done. Returns whether
-/// it did: not if the CPU is not online.
+/// Makes `cpu` return the slots that it holds, before long. Does not wait. Any context but NMI.
 ///
-/// In the CPU's stopper thread, which comes before all others, so that it takes no longer when the
-/// CPU is busy. Not in an interrupt: what takes ordinary spinlocks does not belong there.
-///
-/// May sleep.
-pub(crate) fn run_on<T: Sync>(
-    cpu: u32,
-    data: &T,
-    function: fn(&T, &LocalInterruptDisabled), //
-) -> bool {
-    let call = Call { data, function };
-    // SAFETY: `called::<T>` takes a pointer to a `Call<T>`, which is there until it is done.
-    let ret = unsafe {
-        bindings::cc_swiotlb_run_on(
-            cpu,
-            Some(called::<T>),
-            core::ptr::from_ref(&call).cast_mut().cast(),
-        )
-    };
-    ret == 0
+/// If the CPU is offline it happens on another one, whose slots return in its place.
+pub(crate) fn drain(cpu: u32) {
+    // SAFETY: Queues work that is never freed.
+    unsafe { kernel::bindings::cc_swiotlb_drain(cpu) }
 }
 
-/// What the other CPU executes.
+/// Makes all CPUs return the slots that they hold, and waits until they have. May sleep.
+pub(crate) fn drain_all() {
+    // SAFETY: To be called where sleeping is allowed.
+    unsafe { kernel::bindings::cc_swiotlb_drain_all() }
+}
+
+/// Returns the slots that this CPU holds.
 ///
 /// # Safety
 ///
-/// `call` must be a `&Call<T>`.
-unsafe extern "C" fn called<T: Sync>(call: *mut c_void) -> c_int {
-    // SAFETY: By the safety requirement; `T` may be used on any CPU.
-    let call: &Call<'_, T> = unsafe { &*call.cast_const().cast() };
-    let irq = local_interrupt_disable();
-    (call.function)(call.data, &irq);
-    0
+/// None.
+#[export]
+unsafe extern "C" fn cc_swiotlb_drain_this_cpu() {
+    if let Some(pool) = crate::pool() {
+        pool.drain_this_cpu();
+    }
 }
 
 /// A CPU that is dead.

@@ -5,12 +5,15 @@
  * with RUST_INLINE_HELPERS.
  */
 
+#include <linux/cpumask.h>
 #include <linux/dma-direct.h>
 #include <linux/dma-map-ops.h>
 #include <linux/iommu-dma.h>
 #include <linux/irqflags.h>
+#include <linux/jiffies.h>
 #include <linux/kmsan-checks.h>
 #include <linux/mm.h>
+#include <linux/preempt.h>
 #include <linux/topology.h>
 
 __rust_helper void *rust_helper_cc_swiotlb_phys_to_virt(phys_addr_t phys)
@@ -96,6 +99,21 @@ __rust_helper unsigned long rust_helper_cc_swiotlb_irq_save(void)
 __rust_helper void rust_helper_cc_swiotlb_irq_restore(unsigned long flags)
 {
 	local_irq_restore(flags);
+}
+
+__rust_helper unsigned int rust_helper_cc_swiotlb_online_cpus(void)
+{
+	return num_online_cpus();
+}
+
+__rust_helper bool rust_helper_cc_swiotlb_in_interrupt(void)
+{
+	return in_interrupt();
+}
+
+__rust_helper u64 rust_helper_cc_swiotlb_now_ms(void)
+{
+	return jiffies64_to_msecs(get_jiffies_64());
 }
 
 __rust_helper int rust_helper_cc_swiotlb_cpu_to_node(int cpu)

@@ -8,16 +8,35 @@
 use super::device::DmaDevice;
 use crate::pool::{
     address::Phys,
-    Direction,
-    Request, //
+    request::{
+        Direction,
+        Request, //
+    },
+    NotMade, //
 };
 use kernel::{
     bindings,
     prelude::*, //
 };
 
-/// `DMA_MAPPING_ERROR`.
-const MAPPING_ERROR: bindings::phys_addr_t = !0;
+/// `DMA_MAPPING_ERROR`: the mapping is refused.
+const REFUSED: bindings::phys_addr_t = !0;
+/// `CC_SWIOTLB_LEGACY`: the mapping is left to the legacy pool.
+const LEGACY: bindings::phys_addr_t = !1;
+
+/// An address as the hooks return it.
+fn raw(made: Result<Phys, NotMade>) -> bindings::phys_addr_t {
+    match made {
+        Ok(addr) => addr.raw(),
+        Err(NotMade::Legacy) => LEGACY,
+        Err(NotMade::Refused) => REFUSED,
+    }
+}
+
+/// Whether the driver wants no message.
+fn is_quiet(attrs: c_ulong) -> bool {
+    attrs & bindings::DMA_ATTR_NO_WARN as c_ulong != 0
+}
 
 /// Maps `size` bytes at `orig`.
 ///
@@ -32,15 +51,15 @@ unsafe extern "C" fn __cc_swiotlb_map(
     size: usize,
     alloc_align_mask: c_uint,
     dir: bindings::dma_data_direction,
-    // Mappings are copied in whatever the attributes say, as swiotlb.c does: the slot must not
-    // carry what was in it before.
-    _attrs: c_ulong,
+    // Mappings are copied in whatever these say, as swiotlb.c does: the slot must not carry what was
+    // in it before.
+    attrs: c_ulong,
 ) -> bindings::phys_addr_t {
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
     let Some(pool) = crate::pool() else {
         crate::note_early();
-        return MAPPING_ERROR;
+        return LEGACY;
     };
     // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
     let request = unsafe {
@@ -51,7 +70,7 @@ unsafe extern "C" fn __cc_swiotlb_map(
             Direction::from_raw(dir),
         )
     };
-    pool.map(dev, &request).map_or(MAPPING_ERROR, Phys::raw)
+    raw(pool.map(dev, &request, is_quiet(attrs)))
 }
 
 /// Maps `size` bytes at `orig` to a slot that this CPU has at hand, and otherwise as swiotlb.c does
@@ -161,9 +180,10 @@ unsafe extern "C" fn __cc_swiotlb_map_last(
     size: usize,
     alloc_align_mask: c_uint,
     dir: bindings::dma_data_direction,
+    attrs: c_ulong,
 ) -> bindings::phys_addr_t {
     let Some(pool) = crate::pool() else {
-        return MAPPING_ERROR;
+        return LEGACY;
     };
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
@@ -176,8 +196,7 @@ unsafe extern "C" fn __cc_swiotlb_map_last(
             Direction::from_raw(dir),
         )
     };
-    pool.map_last(dev, &request)
-        .map_or(MAPPING_ERROR, Phys::raw)
+    raw(pool.map_last(dev, &request, is_quiet(attrs)))
 }
 
 /// The largest mapping that `dev` may ask for, in bytes; 0 if that is for the legacy pool to say.
@@ -200,7 +219,7 @@ unsafe extern "C" fn __cc_swiotlb_max_mapping_size(dev: *mut bindings::device) -
 #[export]
 unsafe extern "C" fn cc_swiotlb_stop() {
     if let Some(pool) = crate::pool() {
-        pool.doorbell.stop();
+        pool.bell().stop();
     }
 }
 

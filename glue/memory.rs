@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Chunks of memory, and their conversion between private and shared.
+//! Blocks of memory, and their conversion between private and shared.
 //!
-//! A block is either private or shared, and is of another type in each state. A block whose
-//! conversion failed is in neither. If it can be made private it is freed, otherwise it is leaked on
-//! purpose, for its pages must never be used again: as alloc_dma_pages() in swiotlb.c does it.
+//! A block is of another type in each state. One whose conversion failed is in neither, as far as
+//! anybody can tell, and can only be tried again: a host that refuses may have converted nothing, or a
+//! part. What is dropped in such a state, or shared, is leaked on purpose, for its pages must never be
+//! used again: as alloc_dma_pages() in swiotlb.c does it.
+//!
+//! On SEV-SNP the kernel ends the guest at a refused page state change, so that a refusal is never
+//! seen here. On TDX a refused conversion changes nothing.
 
-use crate::pool::{
-    address::Phys,
-    class::{
-        CHUNK_BYTES,
-        CHUNK_SHIFT, //
-    },
-};
+use crate::pool::address::Phys;
 use core::{
-    mem,
+    mem::ManuallyDrop,
     ptr::NonNull, //
 };
 use kernel::{
@@ -23,16 +21,14 @@ use kernel::{
     prelude::*, //
 };
 
-const ORDER: u32 = CHUNK_SHIFT - PAGE_SHIFT as u32;
-const PAGES: c_int = (CHUNK_BYTES >> PAGE_SHIFT) as c_int;
-
-/// The pages of a chunk.
+/// Pages.
 ///
 /// # Invariants
 ///
-/// `page` is the first of a block of order [`ORDER`], which is ours.
+/// `page` is the first of a block of order `order`, which is ours.
 struct Block {
     page: NonNull<bindings::page>,
+    order: u32,
 }
 
 // SAFETY: Pages can be used and freed on any CPU.
@@ -47,6 +43,10 @@ impl Block {
         Phys::new(unsafe { bindings::cc_swiotlb_page_to_phys(self.page.as_ptr()) })
     }
 
+    fn bytes(&self) -> usize {
+        1 << (PAGE_SHIFT as u32 + self.order)
+    }
+
     fn vaddr(&self) -> *mut c_void {
         // SAFETY: The block is memory, which 64-bit kernels map as a whole.
         unsafe { bindings::cc_swiotlb_phys_to_virt(self.base().raw()) }
@@ -55,122 +55,148 @@ impl Block {
     fn zero(&self) {
         // SAFETY: By the type invariant the block is ours and as large as that. Nobody else
         // accesses it but the host, which finds zeroes.
-        unsafe { bindings::memset(self.vaddr(), 0, CHUNK_BYTES) };
+        unsafe { bindings::memset(self.vaddr(), 0, self.bytes()) };
+    }
+
+    /// Shares it; returns whether the host did.
+    fn share(&self) -> bool {
+        // SAFETY: The range is a block of the direct map, page-aligned, and ours.
+        unsafe { bindings::cc_swiotlb_share(self.vaddr(), 1 << self.order) == 0 }
+    }
+
+    /// Makes it private; returns whether the host did.
+    fn unshare(&self) -> bool {
+        // SAFETY: The range is a block of the direct map, page-aligned, and ours.
+        unsafe { bindings::cc_swiotlb_unshare(self.vaddr(), 1 << self.order) == 0 }
     }
 }
 
 /// Memory that nobody but us can read.
-pub(crate) struct PrivateChunk {
+pub(crate) struct PrivateMemory {
+    block: Block,
+}
+
+/// Memory in an unknown state.
+///
+/// Not freed when dropped: the host may reach it.
+pub(crate) struct UnsureMemory {
     block: Block,
 }
 
 /// Memory that the host can read and write.
 ///
 /// Not freed when dropped: the host can reach it.
-pub(crate) struct SharedChunk {
+pub(crate) struct SharedMemory {
     block: Block,
 }
 
-/// A conversion failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum NotShared {
-    /// The memory is private, and freed.
-    Freed(Error),
-    /// The memory is lost.
-    Leaked(Error),
+/// Memory could not be made private.
+pub(crate) enum NotPrivate {
+    /// It is shared as before, and zeroed.
+    Shared(SharedMemory),
+    /// It is in an unknown state, and lost.
+    Lost,
 }
 
-impl PrivateChunk {
-    /// Allocates a chunk, on `node` if possible.
+impl PrivateMemory {
+    /// Allocates memory, on `node` if possible. `bytes` is a power of two; the memory is aligned to
+    /// it.
     ///
-    /// May sleep. Tries not too hard: [`None`] is common when memory is short or fragmented.
-    pub(crate) fn new(node: usize) -> Option<Self> {
+    /// May sleep: memory is compacted for it.
+    pub(crate) fn new(node: usize, bytes: usize) -> Option<Self> {
         let node = c_int::try_from(node).ok()?;
+        let order = bytes.trailing_zeros() - PAGE_SHIFT as u32;
         // SAFETY: Any node number will do: one that is not online is not passed on.
-        let page = unsafe { bindings::cc_swiotlb_alloc_block(node, ORDER) };
+        let page = unsafe { bindings::cc_swiotlb_alloc_block(node, order) };
         // INVARIANT: Just allocated, with that order.
         let block = Block {
             page: NonNull::new(page)?,
+            order,
         };
         Some(Self { block })
     }
 
-    /// Start of the chunk.
+    /// Start of the memory.
     pub(crate) fn base(&self) -> Phys {
         self.block.base()
     }
+}
 
-    /// Shares the chunk with the host, filled with zeroes.
+impl Drop for PrivateMemory {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant of `Block` it is ours and of that order; it is private, so
+        // that anybody may use it.
+        unsafe { bindings::__free_pages(self.block.page.as_ptr(), self.block.order) };
+    }
+}
+
+impl From<PrivateMemory> for UnsureMemory {
+    fn from(memory: PrivateMemory) -> Self {
+        // What is private is gone before the host can look, whatever a conversion does to it.
+        memory.block.zero();
+        let memory = ManuallyDrop::new(memory);
+        // INVARIANT: The same block; `memory` is not used again.
+        let block = Block {
+            page: memory.block.page,
+            order: memory.block.order,
+        };
+        Self { block }
+    }
+}
+
+impl UnsureMemory {
+    /// Shares the memory with the host, filled with zeroes.
     ///
-    /// May sleep, and takes long: a confidential guest pays 10 to 100 ms for it.
-    pub(crate) fn share(self) -> Result<SharedChunk, NotShared> {
-        // What is private is gone before the host can look, whatever the conversion does to it.
-        self.block.zero();
-        // SAFETY: The range is a block of the direct map, page-aligned, and ours.
-        let ret = unsafe { bindings::cc_swiotlb_share(self.block.vaddr(), PAGES) };
-        if ret != 0 {
-            let error = Error::from_errno(ret);
-            // SAFETY: As above.
-            if unsafe { bindings::cc_swiotlb_unshare(self.block.vaddr(), PAGES) } == 0 {
-                return Err(NotShared::Freed(error));
-            }
-            // In neither state: leaked.
-            mem::forget(self);
-            return Err(NotShared::Leaked(error));
+    /// May sleep, and takes long: a confidential guest pays 10 to 400 ms for 2 MiB.
+    pub(crate) fn share(self) -> Result<SharedMemory, Self> {
+        if !self.block.share() {
+            return Err(self);
         }
         // Conversion leaves anything in it, depending on the platform.
         self.block.zero();
-        Ok(SharedChunk {
-            block: self.into_block(),
-        })
-    }
-
-    /// The block, which is not freed with `self`.
-    fn into_block(self) -> Block {
-        let chunk = mem::ManuallyDrop::new(self);
-        // INVARIANT: The same block; `chunk` is not used again.
-        Block {
-            page: chunk.block.page,
-        }
+        Ok(SharedMemory { block: self.block })
     }
 }
 
-impl SharedChunk {
-    /// Start of the chunk.
+impl SharedMemory {
+    /// Start of the memory.
     pub(crate) fn base(&self) -> Phys {
         self.block.base()
     }
 
-    /// Makes the chunk private again and frees it. If that fails it is lost: nobody knows what state
-    /// it is in.
+    /// Its size in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.block.bytes()
+    }
+
+    /// Makes the memory private again and frees it.
     ///
-    /// May sleep, and takes long, as [`PrivateChunk::share`].
+    /// May sleep, and takes long, as [`UnsureMemory::share`].
     ///
     /// # Safety
     ///
-    /// Nobody else may access the chunk any more.
-    pub(crate) unsafe fn unshare(self) -> Result {
+    /// Nobody else may access the memory any more.
+    pub(crate) unsafe fn make_private(self) -> Result<(), NotPrivate> {
         // What was bounced is gone before the pages change hands, whatever the conversion does.
         self.block.zero();
-        // SAFETY: The range is a block of the direct map, page-aligned, and ours.
-        let ret = unsafe { bindings::cc_swiotlb_unshare(self.block.vaddr(), PAGES) };
-        if ret != 0 {
-            // In neither state: leaked, as there is no `Drop`.
-            return Err(Error::from_errno(ret));
+        if self.block.unshare() {
+            let memory = PrivateMemory { block: self.block };
+            // Conversion leaves anything in it, depending on the platform and the host.
+            memory.block.zero();
+            return Ok(());
         }
-        let chunk = PrivateChunk { block: self.block };
-        // Conversion leaves anything in it, depending on the platform and the host.
-        chunk.block.zero();
-        Ok(())
+        // It may be private by now, or a part of it. If the host shares it all is well again.
+        match (UnsureMemory { block: self.block }).share() {
+            Ok(memory) => Err(NotPrivate::Shared(memory)),
+            Err(_) => Err(NotPrivate::Lost),
+        }
     }
 }
 
-impl Drop for PrivateChunk {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant of `Block` it is ours and of that order; it is private,
-        // so that anybody may use it.
-        unsafe { bindings::__free_pages(self.block.page.as_ptr(), ORDER) };
-    }
+/// Milliseconds since boot. Any context but NMI.
+pub(crate) fn now_ms() -> u64 {
+    // SAFETY: Reads a clock.
+    unsafe { bindings::cc_swiotlb_now_ms() }
 }
 
 /// Page frames up to the last one that can ever be memory.

@@ -12,6 +12,7 @@ pub(crate) mod device;
 pub(crate) mod grace;
 mod hooks;
 pub(crate) mod irq;
+pub(crate) mod link;
 pub(crate) mod memory;
 mod reclaim;
 mod text;
@@ -40,15 +41,15 @@ pub(crate) fn wanted() -> bool {
     unsafe { kernel::bindings::cc_swiotlb_wanted() }
 }
 
-/// Whether the caller may spin for a while: it can be preempted, by kccd for instance, and
-/// interrupted, so that nobody else has to wait for what it holds; and it is not kccd itself, nor
-/// anybody that kccd may be waiting for, in an attempt to reclaim memory.
-pub(crate) fn may_wait() -> bool {
-    // SAFETY: Looks at the current task only.
-    unsafe { kernel::bindings::cc_swiotlb_may_wait() }
+/// Whether this is an interrupt, or interrupts that are put off are disabled as in the network's
+/// transmission: what maps here has one mapping at a time.
+pub(crate) fn in_interrupt() -> bool {
+    // SAFETY: Looks at this CPU's counters only.
+    unsafe { kernel::bindings::cc_swiotlb_in_interrupt() }
 }
 
-/// What the calling thread allocates starts no I/O from now on, which could be waiting for it.
+/// What the calling thread allocates starts no I/O from now on, which could be waiting for it; but
+/// for blocks of memory, see [`memory::PrivateMemory::new`].
 pub(crate) fn no_io() {
     // SAFETY: Changes a flag of the current task, which nobody else does.
     unsafe { kernel::bindings::cc_swiotlb_no_io() }

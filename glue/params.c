@@ -81,4 +81,4 @@ static const struct kernel_param_ops idle_ms_ops = {
 };
 module_param_cb(idle_ms, &idle_ms_ops, NULL, 0644);
 MODULE_PARM_DESC(idle_ms,
-		 "Milliseconds after which memory that idles becomes private again, 0 for never");
+		 "Milliseconds after which memory that idles becomes private again, auto, or 0 for never");

@@ -1,80 +1,77 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The shrinker and the CPU hotplug callback, which the kernel crate has no
- * means for, and what a CPU may do in its present context.
+ * The shrinker, the CPU hotplug callback and work on other CPUs, which the
+ * kernel crate has no means for.
  */
 
+#include <linux/cpu.h>
 #include <linux/cpuhotplug.h>
-#include <linux/jiffies.h>
-#include <linux/preempt.h>
-#include <linux/sched.h>
-#include <linux/sched/mm.h>
-#include <linux/sched/rt.h>
+#include <linux/init.h>
+#include <linux/percpu.h>
 #include <linux/shrinker.h>
-#include <linux/stop_machine.h>
+#include <linux/sizes.h>
+#include <linux/workqueue.h>
 
 #include "cc_swiotlb_glue.h"
 
-/**
- * cc_swiotlb_may_wait() - Whether the current context may spin for a while.
- *
- * A task that can be preempted holds no spinlock, so that no CPU is stuck with
- * its interrupts disabled for us: kccd's TLB shootdown needs all of them. And
- * it does not keep kccd from its own CPU, as a real-time task would. Whoever
- * reclaims memory does not wait for kccd, which may be waiting for memory, or
- * be the one that reclaims.
- *
- * Return: %true if it may.
- */
-bool cc_swiotlb_may_wait(void)
+static void drain(struct work_struct *work)
 {
-	return preemptible() && !(current->flags & PF_MEMALLOC) &&
-		!rt_or_dl_task(current);
+	cc_swiotlb_drain_this_cpu();
+}
+
+static DEFINE_PER_CPU(struct work_struct, drain_work);
+
+static int __init init_drain(void)
+{
+	unsigned int cpu;
+
+	for_each_possible_cpu(cpu)
+		INIT_WORK(per_cpu_ptr(&drain_work, cpu), drain);
+	return 0;
+}
+core_initcall(init_drain);
+
+/**
+ * cc_swiotlb_drain() - Make a CPU return the slots that it holds.
+ * @cpu: Number of a possible CPU. If it is offline another one runs the work.
+ *
+ * Context: any but NMI.
+ */
+void cc_swiotlb_drain(unsigned int cpu)
+{
+	queue_work_on(cpu, system_percpu_wq, per_cpu_ptr(&drain_work, cpu));
 }
 
 /**
- * cc_swiotlb_no_io() - The current task's allocations start no I/O any more.
+ * cc_swiotlb_drain_all() - Make all CPUs return the slots that they hold.
  *
- * For kccd: I/O may be waiting for it.
+ * Context: may sleep; waits until they have.
  */
-void cc_swiotlb_no_io(void)
+void cc_swiotlb_drain_all(void)
 {
-	memalloc_noio_save();
-}
+	unsigned int cpu;
 
-/**
- * cc_swiotlb_run_on() - Call a function on another CPU.
- * @cpu: Number of the CPU.
- * @function: What to call, with preemption disabled. It returns 0.
- * @call: What is passed to it.
- *
- * Context: may sleep.
- * Return: 0 when it has returned, -ENOENT if the CPU is not online.
- */
-int cc_swiotlb_run_on(unsigned int cpu, int (*function)(void *call), void *call)
-{
-	return stop_one_cpu(cpu, function, call);
+	cpus_read_lock();
+	for_each_online_cpu(cpu)
+		cc_swiotlb_drain(cpu);
+	for_each_online_cpu(cpu)
+		flush_work(per_cpu_ptr(&drain_work, cpu));
+	cpus_read_unlock();
 }
 
 static unsigned long count(struct shrinker *shrinker, struct shrink_control *sc)
 {
-	return cc_swiotlb_surplus_pages();
+	return cc_swiotlb_spare_pages();
 }
 
 /*
- * Converting sleeps and allocates: kccd does it, and this does not wait. Those
- * who reclaim come by the hundred, and kccd itself may be one of them: it is
- * not asked again before it can have done something.
+ * Converting sleeps and allocates: kccd does it, as much as is asked for, and
+ * this does not wait. Nothing is free yet when it returns.
  */
 static unsigned long scan(struct shrinker *shrinker, struct shrink_control *sc)
 {
-	static unsigned long next = INITIAL_JIFFIES;
-
-	if (time_after_eq(jiffies, READ_ONCE(next))) {
-		WRITE_ONCE(next, jiffies + HZ / 5);
-		cc_swiotlb_give_back();
-	}
-	return SHRINK_STOP;
+	cc_swiotlb_give_back(sc->nr_to_scan);
+	return 0;
 }
 
 static int cpu_dead(unsigned int cpu)
@@ -97,6 +94,8 @@ int cc_swiotlb_register(void)
 	if (shrinker) {
 		shrinker->count_objects = count;
 		shrinker->scan_objects = scan;
+		/* A chunk is what can be given back at a time. */
+		shrinker->batch = SZ_2M / PAGE_SIZE;
 		shrinker_register(shrinker);
 	}
 	/* In the prepare section, where a CPU that goes down is dead already. */

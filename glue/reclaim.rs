@@ -3,7 +3,7 @@
 //! What the shrinker calls: thunks.
 //!
 //! They run in reclaim, in the middle of any allocation, kccd's own included. So they take no lock
-//! but the doorbell's, allocate nothing and convert nothing: kccd does, soon.
+//! but the bell's, allocate nothing and convert nothing: kccd does, soon.
 
 use kernel::prelude::*;
 
@@ -13,18 +13,18 @@ use kernel::prelude::*;
 ///
 /// None.
 #[export]
-unsafe extern "C" fn cc_swiotlb_surplus_pages() -> c_ulong {
-    crate::pool().map_or(0, |pool| pool.surplus_pages() as c_ulong)
+unsafe extern "C" fn cc_swiotlb_spare_pages() -> c_ulong {
+    crate::pool().map_or(0, |pool| pool.spare_pages() as c_ulong)
 }
 
-/// Makes kccd give back what it can.
+/// Makes kccd give so many pages back.
 ///
 /// # Safety
 ///
 /// None.
 #[export]
-unsafe extern "C" fn cc_swiotlb_give_back() {
+unsafe extern "C" fn cc_swiotlb_give_back(pages: c_ulong) {
     if let Some(pool) = crate::pool() {
-        pool.doorbell.press();
+        pool.bell().want_pages(pages as u64);
     }
 }

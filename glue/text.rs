@@ -119,7 +119,7 @@ unsafe extern "C" fn cc_swiotlb_get_from_device(page: *mut c_char) -> c_int {
 #[export]
 unsafe extern "C" fn cc_swiotlb_set_idle_ms(text: *const c_char) -> c_int {
     // SAFETY: By the safety requirement.
-    errno(params::set_idle_ms(unsafe { trimmed(text) }))
+    errno(params::set_idle(unsafe { trimmed(text) }))
 }
 
 /// Prints `cc_swiotlb.idle_ms=`.
@@ -130,5 +130,5 @@ unsafe extern "C" fn cc_swiotlb_set_idle_ms(text: *const c_char) -> c_int {
 #[export]
 unsafe extern "C" fn cc_swiotlb_get_idle_ms(page: *mut c_char) -> c_int {
     // SAFETY: By the safety requirement.
-    unsafe { print(page, fmt!("{}\n", params::idle_ms())) }
+    unsafe { print(page, fmt!("{}\n", params::idle())) }
 }

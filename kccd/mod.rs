@@ -2,267 +2,365 @@
 
 //! kccd: the kernel thread that converts memory, so that no mapping ever has to.
 //!
-//! It keeps each class above its watermark, on each NUMA node: one span at a time, the class that
-//! is worst off first, and never a span more than the watermark needs. What it cannot do now it
-//! tries again, with growing pauses: a failed allocation or conversion does not make it spin. When
-//! there is enough it gives back what idles.
-//!
-//! [`policy`] decides, in plain numbers; this file and [`giveback`] carry out.
+//! It looks at how the pool stands, asks [`policy`] what to do, does it, and looks again. [`memory`]
+//! is the life of a chunk. What fails is tried again after a pause that belongs to what failed:
+//! nothing keeps kccd from doing the rest, or from hearing the bell for more than a few milliseconds.
 
-pub(crate) mod doorbell;
-mod giveback;
-pub(crate) mod policy;
+mod memory;
+mod policy;
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+mod tests;
 pub(crate) mod watermark;
 
 use crate::{
     glue::{
         self,
+        memory as machine,
         thread::Work, //
     },
+    params,
     pool::{
         class::{
             SizeClass,
-            CLASSES, //
+            CHUNK_BYTES,
+            SPANS_PER_CHUNK, //
         },
-        GrowError,
+        node::Node,
+        refusal::Obstacle,
+        stock::{
+            Reach,
+            WINDOWS, //
+        },
         Pool, //
     },
 };
-use doorbell::Wake;
-use giveback::{
-    Cause,
-    Keeper, //
-};
 use kernel::{
+    new_mutex,
+    page::PAGE_SIZE,
     prelude::*,
-    time::msecs_to_jiffies, //
+    sync::Mutex, //
 };
-use policy::Level;
+use memory::Holdings;
+use policy::{
+    Action,
+    NodeView,
+    View, //
+};
+
+pub(crate) use policy::Idle;
 
 /// The thread's name.
 pub(crate) const NAME: &CStr = c"kccd";
 
-/// How a round of growing ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Round {
-    /// Every class is above its watermark.
-    Enough,
-    /// Something failed; try again after a pause.
-    Failed(GrowError),
-    /// The thread has to stop.
-    Stopped,
+/// How long kccd waits at a time for a grace period to end, in milliseconds.
+const GRACE_MS: u32 = 10;
+
+/// How often CPUs are asked for what they hold while mappings are refused, in milliseconds.
+const DRAIN_MS: u64 = 50;
+
+/// kccd.
+#[pin_data]
+pub(crate) struct Kccd {
+    pool: &'static Pool,
+    #[pin]
+    state: Mutex<State>,
 }
 
-impl Work for Pool {
+/// What kccd remembers from one round to the next. Times are in milliseconds since boot.
+struct State {
+    holdings: Holdings,
+    nodes: KVec<NodeView>,
+    /// By node, failures to grow in a row.
+    failures: KVec<u32>,
+    private_failures: u32,
+    private_at_ms: u64,
+    give_back_at_ms: u64,
+    window_began_ms: u64,
+    drained_ms: u64,
+    /// When all that idles now has to be gone.
+    all_gone_ms: Option<u64>,
+    /// What a chunk takes to convert, in nanoseconds.
+    chunk_ns: u64,
+    wanted_bytes: u64,
+    idle: Idle,
+}
+
+impl State {
+    /// A chunk that idled leaves: says when the next one may go.
+    fn pace(&mut self, now_ms: u64) {
+        let spans: u32 = self.nodes.iter().map(NodeView::idle_spans).sum();
+        let all_gone_ms = *self
+            .all_gone_ms
+            .get_or_insert(now_ms + self.idle.give_back_ms());
+        let left_ms = all_gone_ms.saturating_sub(now_ms);
+        let chunks = u64::from(spans) / SPANS_PER_CHUNK as u64;
+        self.give_back_at_ms = now_ms + self.idle.pause_ms(self.chunk_ns, left_ms, chunks);
+    }
+
+    /// To give a chunk back took `chunk_ns`: where that has a price, says when it is paid for.
+    fn paid(&mut self, now_ms: u64, chunk_ns: u64) {
+        if self.idle == Idle::Priced {
+            let pause_ms = self.idle.pause_ms(chunk_ns, 0, 1);
+            self.give_back_at_ms = self.give_back_at_ms.max(now_ms + pause_ms);
+        }
+    }
+}
+
+impl Work for Kccd {
     fn run(&'static self) {
         glue::no_io();
-        let mut failures = 0;
-        let mut keeper = Keeper::new();
-        loop {
-            let failed = match self.grow_to_watermarks() {
-                Round::Enough => None,
-                Round::Failed(error) => Some(error),
-                Round::Stopped => return,
-            };
-            let cause = match failed {
-                Some(_) => Cause::Growth,
-                None if self.doorbell.take_pressed() => Cause::Pressure,
-                None => Cause::Idle,
-            };
-            let outcome = keeper.round(self, cause);
-            let again = outcome.again_ms.map(msecs_to_jiffies);
-            let wake = match failed {
-                None => {
-                    failures = 0;
-                    self.doorbell.wait(again)
-                }
-                // There will be a span for the class that could not grow.
-                Some(error) if outcome.retired => {
-                    failures += u32::from(error != GrowError::AtMax);
-                    self.pass_grace()
-                }
-                Some(GrowError::AtMax) => {
-                    // Only an unmap can help, or a new cap. Not at once: each mapping would wake us.
-                    failures = 0;
-                    match self
-                        .doorbell
-                        .pause(msecs_to_jiffies(policy::AT_MAX_PAUSE_MS))
-                    {
-                        Wake::Work => self.doorbell.wait(again),
-                        Wake::Stop => Wake::Stop,
-                    }
-                }
-                Some(GrowError::NoMemory | GrowError::Conversion) => {
-                    failures += 1;
-                    let pause = policy::pause_ms(failures);
-                    self.doorbell.pause(msecs_to_jiffies(pause))
-                }
-            };
-            if wake == Wake::Stop {
-                return;
-            }
+        let mut state = self.state.lock();
+        while !self.pool.bell().is_stopped() {
+            let (deaf_ms, timeout_ms) = self.round(&mut state);
+            self.pool.bell().wait(deaf_ms, timeout_ms);
         }
-    }
-
-    fn stop(&self) {
-        self.doorbell.stop();
     }
 }
 
-impl Pool {
-    /// Pauses until what was retired can be used: nobody shall wait for that in an RCU read section.
-    /// For a second at most: if somebody else holds it up there may be other ways by then.
-    fn pass_grace(&self) -> Wake {
-        let pause = msecs_to_jiffies(policy::GRACE_PAUSE_MS);
-        for _ in 0..1000 / policy::GRACE_PAUSE_MS {
-            let wake = self.doorbell.pause(pause);
-            if wake == Wake::Stop || !self.awaits_grace() {
-                return wake;
-            }
-        }
-        Wake::Work
+impl Kccd {
+    /// Serves `pool`. May sleep.
+    pub(crate) fn new(pool: &'static Pool) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            pool,
+            state <- new_mutex!({
+                let count = pool.nodes().count();
+                let mut nodes = KVec::with_capacity(count, GFP_KERNEL)?;
+                let mut failures = KVec::with_capacity(count, GFP_KERNEL)?;
+                for _ in 0..count {
+                    nodes.push(NodeView::default(), GFP_KERNEL)?;
+                    failures.push(0, GFP_KERNEL)?;
+                }
+                State {
+                    holdings: Holdings::new(count)?,
+                    nodes,
+                    failures,
+                    private_failures: 0,
+                    private_at_ms: 0,
+                    give_back_at_ms: 0,
+                    window_began_ms: machine::now_ms(),
+                    drained_ms: 0,
+                    all_gone_ms: None,
+                    chunk_ns: 0,
+                    wanted_bytes: 0,
+                    idle: params::idle(),
+                }
+            }),
+        })
     }
 
-    /// Grows until every class is above its watermark on every node.
-    ///
-    /// May sleep. To be called by kccd, and once before it is started.
-    pub(crate) fn grow_to_watermarks(&self) -> Round {
-        self.apply_levels(false);
-        let round = self.grow_all(|class, node| self.grow(class, node));
-        for depot in (0..self.nodes()).filter_map(|node| self.depot(node)) {
-            for class in SizeClass::all() {
-                depot.note_dry(class, false);
-                depot.note_failed(class, false);
-            }
-        }
-        round
+    /// Does what can be done at once, before the thread runs. May sleep. Returns what is in the way.
+    pub(crate) fn fill(&self) -> Option<Obstacle> {
+        self.round(&mut self.state.lock());
+        self.pool.refusals().obstacle()
     }
 
-    /// Makes span after span with `grow`, as long as there is a class that lacks one and could have
-    /// it. What fails is not tried again; what fails elsewhere is no reason to go without.
-    fn grow_all(&self, grow: impl Fn(SizeClass, usize) -> Result<(), GrowError>) -> Round {
-        let (mut failed, mut no_chunks) = (None, false);
+    /// Does all that there is to do. Returns for how long to be deaf and to sleep.
+    fn round(&self, state: &mut State) -> (u32, Option<u32>) {
+        let mut did_anything = false;
         loop {
-            if self.doorbell.stopped() {
-                return Round::Stopped;
+            let view = self.look(state);
+            match policy::next(&state.nodes, &view) {
+                _ if self.pool.bell().is_stopped() => return (0, Some(1)),
+                Action::Grow(node) => self.grow(state, node),
+                Action::Bind(node) => self.bind(state, node),
+                Action::Relieve(node) => {
+                    let bytes = self.let_go(state, node) as u64;
+                    state.wanted_bytes = state.wanted_bytes.saturating_sub(bytes);
+                }
+                Action::GiveBack(node) => {
+                    self.let_go(state, node);
+                    state.pace(view.now_ms);
+                }
+                Action::MakePrivate => self.make_private(state),
+                Action::TurnWindow => self.turn_window(state),
+                Action::Sleep(timeout_ms) => {
+                    let deaf_ms = if did_anything { 0 } else { policy::DEAF_MS };
+                    return (deaf_ms, self.listen(state, &view, timeout_ms));
+                }
             }
-            let Some((node, class)) = self.worst_off(no_chunks) else {
-                return failed.map_or(Round::Enough, Round::Failed);
-            };
-            let Err(error) = grow(class, node) else {
-                continue;
-            };
-            if let Some(depot) = self.depot(node) {
-                depot.note_failed(class, true);
-            }
-            // The cap is for all nodes, and the host that refuses a conversion is the same.
-            no_chunks |= error != GrowError::NoMemory;
-            failed = failed.max(Some(error));
+            did_anything = true;
         }
     }
 
-    /// The class that is furthest below its watermark, and the node where it is, of those that have
-    /// not failed. If there are `no_chunks`, and on nodes where another class has failed, only what
-    /// the node has spare counts.
-    fn worst_off(&self, no_chunks: bool) -> Option<(usize, SizeClass)> {
-        (0..self.nodes())
-            .filter_map(|node| {
-                let depot = self.depot(node)?;
-                let failed = |class| depot.has_failed(class);
-                if (no_chunks || SizeClass::all().any(failed)) && !self.has_spare(node) {
-                    return None;
-                }
-                let mut levels = [Level::default(); CLASSES];
-                for (level, class) in levels.iter_mut().zip(SizeClass::all()) {
-                    if failed(class) {
-                        continue;
-                    }
-                    level.ready = depot.free(class);
-                    level.watermark = policy::wanted(depot.low(class), depot.is_dry(class));
-                }
-                policy::worst_off(&levels).map(|(class, missing)| (missing, node, class))
-            })
-            .max_by_key(|(missing, _, _)| *missing)
-            .map(|(_, node, class)| (node, class))
+    /// Sees how the pool stands, after telling it what the parameters ask for.
+    fn look(&self, state: &mut State) -> View {
+        self.hear(state);
+        let watermark = params::watermark();
+        let default = params::default_watermark_bytes();
+        let is_served = |node: usize| machine::node_has_cpus(node);
+        let served = (0..state.nodes.len())
+            .filter(|node| is_served(*node))
+            .count();
+        for ((number, node), view) in self.pool.nodes().enumerate().zip(&mut state.nodes) {
+            let of_node = |total: u64| match is_served(number) {
+                true => policy::share(total, served),
+                false => 0,
+            };
+            let stock = node.stock();
+            view.watermark_bytes = of_node(watermark.bytes(default));
+            let (reserve, large_reserve) = policy::reserves(view.watermark_bytes);
+            stock.set_levels(view.watermark_spans(), reserve, large_reserve);
+            for class in SizeClass::ALL {
+                let depot = node.depot(class);
+                depot.set_keep(of_node(u64::from(watermark.slots(class))) as u32);
+                depot.release(stock);
+            }
+            view.ready_bytes = node.ready_bytes();
+            view.unbound = stock.unbound();
+            view.bound = stock.bound();
+            view.demand = stock.demand();
+            view.to_bind = to_bind(node);
+            view.bindable = stock.within(Reach::Ready);
+            view.has_whole = stock.has_whole();
+        }
+        let memory_ms = state.idle.memory_ms(state.chunk_ns);
+        View {
+            now_ms: machine::now_ms(),
+            shared_bytes: self.pool.shared_bytes() + state.holdings.leaving_bytes(),
+            leaked_bytes: self.pool.stats().leaked_bytes.get(),
+            max_bytes: params::max_bytes(),
+            wanted_bytes: state.wanted_bytes,
+            has_left: state.holdings.has_left(),
+            private_at_ms: state.private_at_ms,
+            give_back_at_ms: state.give_back_at_ms,
+            window_ends_ms: memory_ms.map(|ms| state.window_began_ms + window_ms(ms)),
+            cached_spans: self.pool.cached_spans(),
+        }
     }
-}
 
-#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
-#[kunit_tests(cc_swiotlb_kccd)]
-mod tests {
-    use super::*;
-    use crate::pool::{
-        class::SPANS_PER_CHUNK,
-        gauge::Levels, //
-    };
-    use core::cell::Cell;
+    /// Hears what others want.
+    fn hear(&self, state: &mut State) {
+        let bell = self.pool.bell();
+        let bytes = bell.take_wanted_pages().saturating_mul(PAGE_SIZE as u64);
+        state.wanted_bytes = state.wanted_bytes.saturating_add(bytes);
+        let idle = params::idle();
+        if idle != state.idle {
+            state.idle = idle;
+            state.give_back_at_ms = 0;
+            state.all_gone_ms = None;
+        }
+        let now_ms = machine::now_ms();
+        // While mappings are refused, CPUs that idle should hold nothing.
+        if bell.take_cry() && now_ms >= state.drained_ms + DRAIN_MS {
+            state.drained_ms = now_ms;
+            self.drain();
+        }
+    }
 
-    /// Wants `spans` spans of `class` on `node`.
-    fn want(pool: &Pool, class: SizeClass, node: usize, spans: usize) -> Result {
-        let levels = Levels {
-            low: (spans * class.slots_per_span()) as u32,
-            high: u32::MAX,
-            reserve: 0,
+    fn drain(&self) {
+        for cpu in self.pool.active_cpus() {
+            glue::cpus::drain(cpu);
+        }
+    }
+
+    fn grow(&self, state: &mut State, node: usize) {
+        let grown = self.grow_node(&mut state.holdings, node);
+        let places = state.failures.get_mut(node).zip(state.nodes.get_mut(node));
+        let Some((failures, view)) = places else {
+            return;
         };
-        let depot = pool.depot(node).ok_or(ENOENT)?;
-        depot.set_levels(class, levels);
-        Ok(())
-    }
-
-    #[test]
-    fn what_fails_does_not_keep_others_from_growing() -> Result {
-        use GrowError::*;
-        let small = SizeClass::new(2).ok_or(ERANGE)?;
-        let large = SizeClass::new(9).ok_or(ERANGE)?;
-        // What node 0 meets, the spans that node 1 has in a chunk of its own, and whether it gets
-        // the one more that it wants.
-        for (error, spans, grown) in [
-            (NoMemory, SPANS_PER_CHUNK, true),
-            (NoMemory, SPANS_PER_CHUNK - 1, true),
-            (AtMax, SPANS_PER_CHUNK, false),
-            (AtMax, SPANS_PER_CHUNK - 1, true),
-            (Conversion, SPANS_PER_CHUNK, false),
-            (Conversion, SPANS_PER_CHUNK - 1, true),
-        ] {
-            let pool = crate::glue::leak(KBox::pin_init(Pool::with_nodes(2), GFP_KERNEL)?);
-            for _ in 0..spans {
-                pool.grow(small, 1).map_err(|_| ENOMEM)?;
+        match grown {
+            Ok(chunk_ns) => {
+                *failures = 0;
+                state.chunk_ns = chunk_ns.unwrap_or(state.chunk_ns);
+                self.pool.refusals().set_obstacle(None);
             }
-            // Node 0 is worse off.
-            want(pool, small, 0, 1)?;
-            want(pool, large, 0, 1)?;
-            want(pool, small, 1, spans + 1)?;
-            let tries = Cell::new(0);
-            let round = pool.grow_all(|class, node| {
-                if node == 1 {
-                    return pool.grow(class, node);
-                }
-                tries.set(tries.get() + 1);
-                Err(error)
-            });
-            assert!(round == Round::Failed(error) && tries.get() == 1);
-            let depot = pool.depot(1).ok_or(ENOENT)?;
-            let had = spans + usize::from(grown);
-            assert_eq!(depot.free(small) as usize, had * small.slots_per_span());
+            Err(obstacle) => {
+                *failures = failures.saturating_add(1);
+                view.grow_at_ms = machine::now_ms() + policy::backoff_ms(*failures);
+                self.pool.refusals().set_obstacle(Some(obstacle));
+            }
         }
-        Ok(())
     }
 
-    #[test]
-    fn a_class_without_records_leaves_the_spare_spans_to_others() -> Result {
-        let small = SizeClass::new(2).ok_or(ERANGE)?;
-        let large = SizeClass::new(9).ok_or(ERANGE)?;
-        let pool = crate::glue::leak(KBox::pin_init(Pool::with_nodes(1), GFP_KERNEL)?);
-        // Leaves some of the chunk.
-        pool.grow(large, 0).map_err(|_| ENOMEM)?;
-        want(pool, small, 0, 1)?;
-        want(pool, large, 0, 2)?;
-        let round = pool.grow_all(|class, node| match class == small {
-            true => Err(GrowError::NoMemory),
-            false => pool.grow(class, node),
-        });
-        assert!(round == Round::Failed(GrowError::NoMemory));
-        assert_eq!(pool.depot(0).ok_or(ENOENT)?.free(large), 2);
-        Ok(())
+    /// Binds a span for the first class below its watermark.
+    fn bind(&self, state: &mut State, number: usize) {
+        let Some(node) = self.pool.nodes().nth(number) else {
+            return;
+        };
+        let bound = SizeClass::ALL
+            .into_iter()
+            .map(|class| node.depot(class))
+            .find(|depot| depot.free() < depot.keep())
+            .is_some_and(|depot| depot.bind_ahead(node.stock()));
+        if let (false, Some(view)) = (bound, state.nodes.get_mut(number)) {
+            view.bind_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
+        }
     }
+
+    /// Takes a chunk of a node out of the pool; returns its size in bytes.
+    fn let_go(&self, state: &mut State, node: usize) -> usize {
+        let bytes = self.remove(&mut state.holdings, node);
+        if bytes == 0 {
+            // There is no memory to remember it with.
+            state.private_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
+        }
+        bytes
+    }
+
+    /// Makes a chunk private that has left.
+    fn make_private(&self, state: &mut State) {
+        let Some((done, chunk_ns)) = self.make_one_private(&mut state.holdings) else {
+            return;
+        };
+        state.chunk_ns = state.chunk_ns.max(chunk_ns);
+        let now_ms = machine::now_ms();
+        if done {
+            state.private_failures = 0;
+        } else {
+            // It was paid for all the same.
+            state.private_failures = state.private_failures.saturating_add(1);
+            state.private_at_ms = now_ms + policy::backoff_ms(state.private_failures);
+        }
+        state.paid(now_ms, chunk_ns);
+    }
+
+    fn turn_window(&self, state: &mut State) {
+        for node in self.pool.nodes() {
+            node.stock().turn_window();
+        }
+        self.drain();
+        state.window_began_ms = machine::now_ms();
+    }
+
+    /// Before kccd sleeps: notes what is in its way, and has the stocks ring for what would change
+    /// that. Returns for how long to sleep.
+    fn listen(&self, state: &mut State, view: &View, timeout_ms: Option<u32>) -> Option<u32> {
+        let lacks = state.nodes.iter().any(|node| node.missing_bytes() > 0);
+        match (lacks, view.has_room()) {
+            (false, _) => self.pool.refusals().set_obstacle(None),
+            (true, false) => self.pool.refusals().set_obstacle(Some(Obstacle::AtMax)),
+            (true, true) => (),
+        }
+        if !state.nodes.iter().any(NodeView::is_idle) {
+            state.all_gone_ms = None;
+        }
+        // What is not to be had now is not to be had later.
+        state.wanted_bytes %= CHUNK_BYTES as u64 / 2;
+        let is_leaving = state.holdings.leaving_bytes() > 0;
+        for (node, view) in self.pool.nodes().zip(&state.nodes) {
+            let high = (view.unbound + 1).max(view.watermark_spans() + SPANS_PER_CHUNK as u32);
+            node.stock()
+                .listen(view.unbound, timeout_ms.is_none().then_some(high));
+        }
+        match is_leaving {
+            true => Some(timeout_ms.map_or(GRACE_MS, |ms| ms.min(GRACE_MS))),
+            false => timeout_ms,
+        }
+    }
+}
+
+/// How long a window is, where a need is remembered for `memory_ms`.
+fn window_ms(memory_ms: u64) -> u64 {
+    (memory_ms / WINDOWS as u64).max(1)
+}
+
+/// Spans that the classes of a node below their watermark lack.
+fn to_bind(node: &Node) -> u32 {
+    let lacking = SizeClass::ALL.into_iter().map(|class| {
+        let depot = node.depot(class);
+        let missing = depot.keep().saturating_sub(depot.free());
+        missing.div_ceil(class.slots_per_span() as u32)
+    });
+    lacking.sum()
 }

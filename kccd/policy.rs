@@ -1,263 +1,249 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much to keep ready, what to give back, and when: pure functions over plain numbers.
+//! What kccd does next: one function from plain numbers to an action.
 
 use crate::pool::class::{
-    SizeClass,
-    CLASSES, //
+    CHUNK_BYTES,
+    SPANS_PER_CHUNK,
+    SPAN_BYTES, //
 };
-#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
-use kernel::prelude::*;
+use kernel::fmt;
 
-/// How a class stands on one node, in slots.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Level {
-    /// Slots in the depot.
-    pub(crate) ready: u32,
-    /// Slots that should be there.
-    pub(crate) watermark: u32,
+/// The share of time that may be spent on giving back: one part in so many.
+const GIVE_BACK_SHARE: u64 = 1000;
+
+/// The shortest time that memory idles before it is given back, if no parameter says it.
+const SHORTEST_IDLE_MS: u64 = 10_000;
+
+/// How long kccd is deaf after it could do nothing, in milliseconds.
+pub(crate) const DEAF_MS: u32 = 4;
+
+/// When memory that idles is given back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Idle {
+    /// When that takes no more than a thousandth of the time.
+    Priced,
+    /// After so many milliseconds; all of it within twice as many.
+    Ms(u32),
+    /// Never.
+    Never,
 }
 
-impl Level {
-    /// What is missing, in thousandths of the watermark; 0 at and above it.
-    fn missing(self) -> u32 {
-        let missing = u64::from(self.watermark.saturating_sub(self.ready));
-        // At least 1 where anything is missing: below a thousandth counts as well.
-        (missing * 1000).div_ceil(u64::from(self.watermark.max(1))) as u32
+impl fmt::Display for Idle {
+    /// As users write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Priced => write!(f, "auto"),
+            Self::Ms(ms) => write!(f, "{ms}"),
+            Self::Never => write!(f, "0"),
+        }
     }
 }
 
-/// The watermark of one node, when `watermark` slots are to be ready on `nodes` nodes.
-pub(crate) fn level(watermark: u32, nodes: usize) -> u32 {
-    watermark.div_ceil((nodes as u32).max(1))
+impl Idle {
+    /// For how long a need is remembered, in milliseconds, where a chunk takes `chunk_ns` to convert;
+    /// [`None`] for ever.
+    pub(crate) fn memory_ms(self, chunk_ns: u64) -> Option<u64> {
+        match self {
+            Self::Priced => Some((chunk_ns * GIVE_BACK_SHARE / 1_000_000).max(SHORTEST_IDLE_MS)),
+            Self::Ms(ms) => Some(u64::from(ms)),
+            Self::Never => None,
+        }
+    }
+
+    /// In how many milliseconds all that idles is to be given back, if that matters: a need is
+    /// remembered for the idle time and a window of an eighth of it, and all has to be gone after
+    /// twice the idle time.
+    pub(crate) fn give_back_ms(self) -> u64 {
+        match self {
+            Self::Ms(ms) => u64::from(ms) * 5 / 8,
+            Self::Priced | Self::Never => 0,
+        }
+    }
+
+    /// The pause between two chunks that are given back, in milliseconds, if so many chunks are to
+    /// go in `left_ms`.
+    pub(crate) fn pause_ms(self, chunk_ns: u64, left_ms: u64, chunks: u64) -> u64 {
+        match self {
+            Self::Priced | Self::Never => chunk_ns * GIVE_BACK_SHARE / 1_000_000,
+            Self::Ms(_) => left_ms / chunks.max(1),
+        }
+    }
 }
 
-/// How many of `level` slots are held back for when kccd is outrun: an eighth.
-pub(crate) fn reserve(level: u32) -> u32 {
-    level / 8
+/// How a NUMA node stands.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct NodeView {
+    /// Bytes that should be ready, and that are.
+    pub(crate) watermark_bytes: u64,
+    pub(crate) ready_bytes: u64,
+    /// Spans that are unbound, that are bound, and the most that were bound in memory.
+    pub(crate) unbound: u32,
+    pub(crate) bound: u32,
+    pub(crate) demand: u32,
+    /// Spans that have to be bound for classes below their watermark, and that can be.
+    pub(crate) to_bind: u32,
+    pub(crate) bindable: u32,
+    /// Whether a whole chunk is unbound.
+    pub(crate) has_whole: bool,
+    /// When growing and binding may be tried again after a failure.
+    pub(crate) grow_at_ms: u64,
+    pub(crate) bind_at_ms: u64,
 }
 
-/// The class that most is missing of, and how much in thousandths of its watermark.
-///
-/// Among equals the largest class: it can help all others, and none of them can help it. [`None`] if
-/// nothing is missing.
-pub(crate) fn worst_off(levels: &[Level; CLASSES]) -> Option<(SizeClass, u32)> {
-    SizeClass::all()
-        .zip(levels)
-        .map(|(class, level)| (class, level.missing()))
-        .filter(|(_, missing)| *missing > 0)
-        .reduce(|worst, next| if next.1 >= worst.1 { next } else { worst })
+impl NodeView {
+    /// What the watermark asks for, in spans.
+    pub(crate) fn watermark_spans(&self) -> u32 {
+        self.watermark_bytes.div_ceil(SPAN_BYTES as u64) as u32
+    }
+
+    /// Bytes that are missing: of all that is ready, and of what is ready for every class, which is
+    /// half of it.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        let unbound = u64::from(self.unbound) * SPAN_BYTES as u64;
+        let ready = self.watermark_bytes.saturating_sub(self.ready_bytes);
+        let for_all = (self.watermark_bytes / 2).saturating_sub(unbound);
+        let bind = u64::from(self.to_bind.saturating_sub(self.bindable)) * SPAN_BYTES as u64;
+        ready.max(for_all).max(bind)
+    }
+
+    /// Spans beyond the watermark on top of `used` ones.
+    fn surplus(&self, used: u32) -> u32 {
+        (self.bound + self.unbound).saturating_sub(used + self.watermark_spans())
+    }
+
+    /// The same beyond the most that was in use as far as it is remembered.
+    pub(crate) fn idle_spans(&self) -> u32 {
+        self.surplus(self.demand)
+    }
+
+    /// The same beyond what is in use now.
+    pub(crate) fn unused_spans(&self) -> u32 {
+        self.surplus(self.bound)
+    }
+
+    /// Whether there is anything to be given back for idling.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.can_give(self.idle_spans())
+    }
+
+    fn can_give(&self, spans: u32) -> bool {
+        self.has_whole && spans as usize >= SPANS_PER_CHUNK
+    }
 }
 
-/// How long nobody can wake kccd when the cap is reached, in milliseconds.
-pub(crate) const AT_MAX_PAUSE_MS: u32 = 200;
+/// The state of affairs.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct View {
+    pub(crate) now_ms: u64,
+    /// Memory that is shared, that is lost, and the most that may be shared, in bytes.
+    pub(crate) shared_bytes: u64,
+    pub(crate) leaked_bytes: u64,
+    pub(crate) max_bytes: u64,
+    /// Bytes that the kernel wants to have back.
+    pub(crate) wanted_bytes: u64,
+    /// Whether a chunk that has left can be made private.
+    pub(crate) has_left: bool,
+    /// When making private may be tried again after a failure, and when what idles may go.
+    pub(crate) private_at_ms: u64,
+    pub(crate) give_back_at_ms: u64,
+    /// When the current window is over; [`None`] if no need is ever forgotten.
+    pub(crate) window_ends_ms: Option<u64>,
+    /// Spans that would be unbound if CPUs held no slots, if they hold any.
+    pub(crate) cached_spans: u32,
+}
 
-/// How long to pause where all that is missing is the end of a grace period of RCU, in milliseconds.
-pub(crate) const GRACE_PAUSE_MS: u32 = 10;
+impl View {
+    /// Whether the cap leaves room for another chunk. Lost memory counts.
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared_bytes + self.leaked_bytes + CHUNK_BYTES as u64 <= self.max_bytes
+    }
+}
+
+/// What to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Action {
+    /// Convert memory for a node.
+    Grow(usize),
+    /// Bind a span on a node, ahead of need.
+    Bind(usize),
+    /// Take a chunk of a node out of the pool, because it idles.
+    GiveBack(usize),
+    /// The same, because the kernel wants memory back.
+    Relieve(usize),
+    /// Make private what has left.
+    MakePrivate,
+    /// Begin a new window, and have CPUs return what they do not use.
+    TurnWindow,
+    /// Sleep until the bell rings, or for so many milliseconds.
+    Sleep(Option<u32>),
+}
+
+/// What to do next. What mappings need comes first.
+pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
+    let each = || nodes.iter().enumerate();
+    let bind = |node: &NodeView| node.to_bind > 0 && node.bindable > 0;
+    if let Some((node, _)) = each().find(|(_, it)| bind(it) && view.now_ms >= it.bind_at_ms) {
+        return Action::Bind(node);
+    }
+    let lacking = || each().filter(|(_, node)| node.missing_bytes() > 0 && view.has_room());
+    let worst = lacking()
+        .filter(|(_, node)| view.now_ms >= node.grow_at_ms)
+        .max_by_key(|(_, node)| node.missing_bytes());
+    if let Some((node, _)) = worst {
+        return Action::Grow(node);
+    }
+    let mut timer = lacking().map(|(_, node)| node.grow_at_ms).min();
+    if view.now_ms >= view.private_at_ms {
+        if view.has_left {
+            return Action::MakePrivate;
+        }
+        // Rounded to whole chunks.
+        let is_wanted = view.wanted_bytes >= CHUNK_BYTES as u64 / 2;
+        let unused = |node: &NodeView| is_wanted && node.can_give(node.unused_spans());
+        if let Some((node, _)) = each().find(|(_, node)| unused(node)) {
+            return Action::Relieve(node);
+        }
+    } else if view.has_left {
+        timer = earlier(timer, view.private_at_ms);
+    }
+    if let Some(window_ends) = view.window_ends_ms {
+        let go_at = view.give_back_at_ms.max(view.private_at_ms);
+        match each().find(|(_, node)| node.is_idle()) {
+            Some((node, _)) if view.now_ms >= go_at => return Action::GiveBack(node),
+            Some(_) => timer = earlier(timer, go_at),
+            None => (),
+        }
+        // Something may idle before long: what is remembered will be forgotten, and what CPUs hold
+        // will come home.
+        let unused: u32 = nodes.iter().map(NodeView::unused_spans).sum();
+        if (unused + view.cached_spans) as usize >= SPANS_PER_CHUNK {
+            if view.now_ms >= window_ends {
+                return Action::TurnWindow;
+            }
+            timer = earlier(timer, window_ends);
+        }
+    }
+    Action::Sleep(timer.map(|at| at.saturating_sub(view.now_ms).clamp(1, 60_000) as u32))
+}
+
+fn earlier(timer: Option<u64>, at: u64) -> Option<u64> {
+    Some(timer.map_or(at, |timer| timer.min(at)))
+}
 
 /// How long to wait after `failures` failures in a row, in milliseconds: 10, doubled with each
-/// failure, up to 10,000.
-pub(crate) fn pause_ms(failures: u32) -> u32 {
-    const FIRST: u32 = 10;
-    const LAST: u32 = 10_000;
-    let doublings = failures.saturating_sub(1).min(10);
-    (FIRST << doublings).min(LAST)
+/// failure, up to half a second. So growth is back within a second after its obstacle is gone.
+pub(crate) fn backoff_ms(failures: u32) -> u64 {
+    (10 << failures.saturating_sub(1).min(6)).min(500)
 }
 
-/// How many slots to make ready of a class: its watermark, or twice that if a mapping has found
-/// none of it. What runs dry once is going to do so again before long.
-pub(crate) fn wanted(watermark: u32, is_dry: bool) -> u32 {
-    watermark.saturating_mul(1 + u32::from(is_dry))
+/// The share of one node of what is wanted on `nodes` nodes together.
+pub(crate) fn share(total: u64, nodes: usize) -> u64 {
+    total.div_ceil(nodes.max(1) as u64)
 }
 
-/// Windows of time in which demand is measured. Together they are the idle time.
-pub(crate) const WINDOWS: usize = 8;
-
-/// How long a window is, where `idle_ms` is the idle time.
-pub(crate) fn window_ms(idle_ms: u32) -> u32 {
-    (idle_ms / WINDOWS as u32).max(1)
-}
-
-/// For how long what idles is given back, so that all of it is within twice the idle time: a peak is
-/// remembered for the idle time and a window at most, and two windows are left to move together
-/// what is scattered.
-pub(crate) fn giveback_ms(idle_ms: u32) -> u32 {
-    idle_ms / 8 * 5
-}
-
-/// The shortest pause between two steps, in milliseconds.
-pub(crate) fn shortest_pause_ms(window_ms: u32) -> u32 {
-    (window_ms / 16).max(1)
-}
-
-/// How many of its spans a class can do without that has `slots` slots, `per_span` in a span.
-///
-/// What stays is the watermark on top of `demand`, the most that was out of the depot at any time in
-/// the windows. That is what would have been made for it, so that nothing is given back that has to
-/// be converted again unless the load grows beyond what it was. The last span stays: what drivers
-/// were told of the largest mapping has to remain true.
-pub(crate) fn surplus_spans(slots: u32, demand: u32, watermark: u32, per_span: u32) -> u32 {
-    let per_span = per_span.max(1);
-    let needed = demand.saturating_add(watermark).div_ceil(per_span).max(1);
-    (slots / per_span).saturating_sub(needed)
-}
-
-/// The number of slots in the depot from which on a class has a span too many.
-pub(crate) fn high(watermark: u32, per_span: u32) -> u32 {
-    watermark.max(1).saturating_add(per_span)
-}
-
-/// How many spans to give back now, and for how long to pause then, in milliseconds: so that
-/// `surplus` spans are gone in `left_ms`, evenly.
-pub(crate) fn pace(surplus: u32, left_ms: u32, window_ms: u32) -> (u32, u32) {
-    let longest = window_ms.max(1);
-    let shortest = shortest_pause_ms(window_ms);
-    let pause_ms = (left_ms / surplus.max(1)).min(longest).max(shortest);
-    let rounds = left_ms
-        .checked_div(pause_ms)
-        .map_or(1, |rounds| rounds.max(1));
-    (surplus.div_ceil(rounds), pause_ms)
-}
-
-#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
-#[kunit_tests(cc_swiotlb_policy)]
-mod tests {
-    use super::*;
-
-    /// The class that is chosen, by index, for classes with `(ready, watermark)`.
-    fn chosen(given: &[(u32, u32)]) -> Option<usize> {
-        let mut levels = [Level::default(); CLASSES];
-        for (level, (ready, watermark)) in levels.iter_mut().zip(given) {
-            level.ready = *ready;
-            level.watermark = *watermark;
-        }
-        worst_off(&levels).map(|(class, _)| class.index())
-    }
-
-    #[test]
-    fn grows_only_below_the_watermark() {
-        assert_eq!(chosen(&[]), None);
-        assert_eq!(chosen(&[(10, 10), (11, 10), (5, 0)]), None);
-        assert_eq!(chosen(&[(10, 10), (9, 10)]), Some(1));
-        assert_eq!(chosen(&[(9999, 10000)]), Some(0));
-    }
-
-    #[test]
-    fn the_emptiest_class_comes_first() {
-        assert_eq!(chosen(&[(5, 10), (1, 4), (90, 100)]), Some(1));
-        assert_eq!(chosen(&[(0, 1), (0, 1000), (1, 2)]), Some(1));
-        assert_eq!(chosen(&[(u32::MAX, 1), (0, u32::MAX)]), Some(1));
-    }
-
-    #[test]
-    fn growing_ends_less_than_a_span_above_the_watermark() {
-        for class in SizeClass::all() {
-            let per_span = class.slots_per_span() as u32;
-            for watermark in [1, per_span - 1, per_span, per_span + 1, 5 * per_span + 3] {
-                let mut levels = [Level::default(); CLASSES];
-                let mut ready = 0;
-                loop {
-                    levels[class.index()] = Level { ready, watermark };
-                    if worst_off(&levels).is_none() {
-                        break;
-                    }
-                    ready += per_span;
-                }
-                assert!(ready >= watermark && ready - watermark < per_span);
-            }
-        }
-    }
-
-    #[test]
-    fn nodes_share_a_watermark() {
-        assert_eq!(level(100, 1), 100);
-        assert_eq!(level(100, 3), 34);
-        assert_eq!(level(0, 4), 0);
-        assert_eq!(level(7, 0), 7);
-    }
-
-    #[test]
-    fn pauses_grow_to_an_end() {
-        let mut last = 0;
-        for failures in 1..100 {
-            let pause = pause_ms(failures);
-            assert!(pause >= last && pause <= 10_000);
-            last = pause;
-        }
-        assert_eq!(last, 10_000);
-        assert_eq!(pause_ms(1), 10);
-        assert_eq!(pause_ms(0), 10);
-    }
-
-    #[test]
-    fn what_ran_dry_gets_twice_as_much() {
-        assert_eq!(wanted(100, false), 100);
-        assert_eq!(wanted(100, true), 200);
-        assert_eq!(wanted(0, true), 0);
-        assert_eq!(wanted(u32::MAX, true), u32::MAX);
-    }
-
-    #[test]
-    fn surplus_is_above_watermark_and_demand_by_whole_spans() {
-        // Slots, most in use, watermark, slots in a span; spans too many.
-        for (slots, demand, watermark, per_span, surplus) in [
-            (1280, 0, 1280, 128, 0),
-            (1280, 0, 1153, 128, 0),
-            (1280, 0, 1152, 128, 1),
-            (1280, 1, 1152, 128, 0),
-            (1280, 128, 1024, 128, 1),
-            (1280, 1280, 0, 128, 0),
-            (1280, 0, 0, 128, 9),
-            (128, 0, 0, 128, 0),
-            (0, 0, 100, 128, 0),
-            (0, 0, 0, 128, 0),
-            (29, 0, 28, 1, 1),
-            (28, 0, 28, 1, 0),
-            (u32::MAX, u32::MAX, u32::MAX, 1, 0),
-        ] {
-            assert_eq!(surplus_spans(slots, demand, watermark, per_span), surplus);
-        }
-    }
-
-    #[test]
-    fn what_is_grown_is_no_surplus_and_what_is_left_need_not_grow() {
-        for class in SizeClass::all() {
-            let per_span = class.slots_per_span() as u32;
-            for watermark in [1, per_span, 3 * per_span + 1] {
-                for used in [0, 1, per_span, 5 * per_span - 1] {
-                    // As many as growing makes.
-                    let slots = (used + watermark).next_multiple_of(per_span);
-                    assert_eq!(surplus_spans(slots, used, watermark, per_span), 0);
-                    // After a load of 40 spans more.
-                    let slots = slots + 40 * per_span;
-                    let spans = surplus_spans(slots, used, watermark, per_span);
-                    assert_eq!(spans, 40);
-                    assert!(slots - used >= high(watermark, per_span));
-                    let ready = slots - spans * per_span - used;
-                    assert!(ready >= watermark && ready < high(watermark, per_span));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn all_is_given_back_in_time_and_not_at_once() {
-        for idle_ms in [100, 400, 10_000, 3_600_000] {
-            let (window, total) = (window_ms(idle_ms), giveback_ms(idle_ms));
-            assert!((WINDOWS as u32 + 3) * window + total <= 2 * idle_ms);
-            for surplus in [1u32, 2, 13, 320, 100_000] {
-                let (mut left, mut spent) = (surplus, 0);
-                while left > 0 {
-                    let (spans, pause) = pace(left, total.saturating_sub(spent), window);
-                    assert!(spans > 0 && spans <= left && pause > 0 && pause <= window.max(1));
-                    assert!(spans <= surplus.div_ceil(4));
-                    left -= spans;
-                    spent += pause;
-                }
-                assert!(spent <= total + window);
-            }
-        }
-        // The time is over: all that is left.
-        assert_eq!(pace(7, 0, 100).0, 7);
-    }
+/// What of `watermark_bytes` is the reserve, and what large mappings have for themselves, in spans.
+pub(crate) fn reserves(watermark_bytes: u64) -> (u32, u32) {
+    let eighth = (watermark_bytes / 8 / SPAN_BYTES as u64) as u32;
+    (eighth.min(64), eighth.clamp(1, 8))
 }

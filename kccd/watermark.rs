@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The watermarks: how many slots of each class are kept ready, and how users write them.
+//! The watermark: how much is kept ready, and how users write it.
 
 use crate::{
     params::parse::{
@@ -8,8 +8,9 @@ use crate::{
         number, //
     },
     pool::class::{
+        PerClass,
         SizeClass,
-        CLASSES, //
+        CHUNK_BYTES, //
     },
 };
 use kernel::{
@@ -17,66 +18,63 @@ use kernel::{
     prelude::*, //
 };
 
-/// How a total is shared out, in 64ths of the bytes.
-///
-/// Most goes to the two classes that block I/O asks for in bursts: pages by the thousand, and the
-/// largest slots, which writeback takes by the dozen and which no other class can stand in for.
-const SHARES: [u64; CLASSES] = [1, 3, 11, 1, 1, 1, 1, 2, 3, 40];
-const SHARES_SUM: u64 = 64;
-
 /// The largest number of slots that one class may be asked to keep ready: 16 TiB of the largest.
 const MAX_SLOTS: u64 = 1 << 25;
 
-/// The right form, shown to whoever got it wrong.
+/// The right form, shown with an error.
 pub(crate) const FORM: &str =
     "a total (64M) or slots for some classes (512:256,2K:1024,4K:512,16K:96,512K:4)";
 
-/// Slots to keep ready, by class.
+/// What is kept ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Watermarks([u32; CLASSES]);
+pub(crate) enum Watermark {
+    /// So many bytes, for whatever comes.
+    Total(u64),
+    /// So many slots of each class that is named, and a little for whatever comes.
+    Slots(PerClass<Option<u32>>),
+}
 
-impl Watermarks {
-    /// As many slots as `slots` says for each class.
-    pub(crate) fn from_fn(mut slots: impl FnMut(SizeClass) -> u32) -> Self {
-        let mut watermarks = [0; CLASSES];
-        for (watermark, class) in watermarks.iter_mut().zip(SizeClass::all()) {
-            *watermark = slots(class);
-        }
-        Self(watermarks)
+impl Watermark {
+    /// What a guest keeps ready when no parameter says it: a 32nd of its memory, from 2 MiB to 12 MiB
+    /// and one more for each CPU, 20 MiB at 8 CPUs. What a load needs beyond that grows with it.
+    pub(crate) fn for_guest(ram_bytes: u64, cpus: usize) -> Self {
+        let most = (12 + cpus as u64) << 20;
+        Self::Total((ram_bytes / 32).min(most).max(CHUNK_BYTES as u64))
     }
 
-    /// Slots of `class` to keep ready.
+    /// Slots of `class` to keep bound, on all nodes together.
     pub(crate) fn slots(&self, class: SizeClass) -> u32 {
-        self.0.get(class.index()).copied().unwrap_or(0)
+        match self {
+            Self::Total(_) => 0,
+            Self::Slots(slots) => slots[class].unwrap_or(0),
+        }
     }
 
-    /// A total of `bytes`, shared out; but for 0, at least one slot of each class.
-    pub(crate) fn from_total(bytes: u64) -> Self {
-        Self::from_fn(|class| {
-            let share = SHARES.get(class.index()).copied().unwrap_or(0);
-            let slots = (bytes / SHARES_SUM).saturating_mul(share) >> class.shift();
-            slots.clamp(bytes.min(1), MAX_SLOTS) as u32
-        })
+    /// Bytes to keep ready for whatever comes, on all nodes together: beside a list, at least a chunk
+    /// of what `default` says.
+    pub(crate) fn bytes(&self, default: u64) -> u64 {
+        match self {
+            Self::Total(bytes) => *bytes,
+            Self::Slots(slots) => {
+                let named = slots
+                    .iter()
+                    .map(|(class, slots)| u64::from(slots.unwrap_or(0)) << class.shift());
+                default.saturating_sub(named.sum()).max(CHUNK_BYTES as u64)
+            }
+        }
     }
 
-    /// What a guest with `ram_bytes` of memory keeps ready when nobody says anything: a 32nd of
-    /// its memory, from 2 MiB to 20 MiB. What a load needs beyond that grows with it.
-    ///
-    /// 20 MiB are 44 spans when each class has whole ones. The mappings that the drivers of 8 CPUs
-    /// hold after boot make that 12 chunks: with the legacy pool, 28 MiB.
-    pub(crate) fn for_guest(ram_bytes: u64) -> Self {
-        Self::from_total((ram_bytes / 32).clamp(2 << 20, 20 << 20))
-    }
-
-    /// What `text` says; classes it does not name are as in `others`.
+    /// What `text` says.
     ///
     /// Fails with [`EINVAL`] if `text` is neither a total nor a list.
-    pub(crate) fn parse(text: &[u8], others: &Self) -> Result<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Result<Self> {
         if !text.contains(&b':') {
-            return Ok(Self::from_total(bytes(text)?));
+            return match bytes(text)? {
+                total if total >> SizeClass::K512.shift() <= MAX_SLOTS => Ok(Self::Total(total)),
+                _ => Err(EINVAL),
+            };
         }
-        let mut watermarks = *others;
-        let mut named = [false; CLASSES];
+        let mut slots = PerClass::from_fn(|_| None);
         for item in text.split(|byte| *byte == b',') {
             let mut parts = item.splitn(2, |byte| *byte == b':');
             let (Some(size), Some(count)) = (parts.next(), parts.next()) else {
@@ -85,26 +83,36 @@ impl Watermarks {
             let size = usize::try_from(bytes(size)?).map_err(|_| EINVAL)?;
             let class = SizeClass::of_slot_bytes(size).ok_or(EINVAL)?;
             let count = number(count)?;
-            if count > MAX_SLOTS {
-                return Err(EINVAL);
-            }
             // Naming a class twice is a slip: which one is meant?
-            let seen = named.get_mut(class.index()).ok_or(EINVAL)?;
-            if core::mem::replace(seen, true) {
+            if count > MAX_SLOTS || slots[class].replace(count as u32).is_some() {
                 return Err(EINVAL);
             }
-            *watermarks.0.get_mut(class.index()).ok_or(EINVAL)? = count as u32;
         }
-        Ok(watermarks)
+        Ok(Self::Slots(slots))
     }
 }
 
-impl fmt::Display for Watermarks {
-    /// As a list of all classes.
+impl fmt::Display for Watermark {
+    /// As users write it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for class in SizeClass::all() {
-            let comma = if class.index() == 0 { "" } else { "," };
-            write!(f, "{}{}:{}", comma, class.name(), self.slots(class))?;
+        let slots = match self {
+            Self::Total(total) => {
+                return match total.trailing_zeros() {
+                    _ if *total == 0 => write!(f, "0"),
+                    30.. => write!(f, "{}G", total >> 30),
+                    20.. => write!(f, "{}M", total >> 20),
+                    10.. => write!(f, "{}K", total >> 10),
+                    _ => write!(f, "{total}"),
+                };
+            }
+            Self::Slots(slots) => slots,
+        };
+        let mut comma = "";
+        for (class, slots) in slots.iter() {
+            if let Some(slots) = slots {
+                write!(f, "{}{}:{}", comma, class.name(), slots)?;
+                comma = ",";
+            }
         }
         Ok(())
     }
@@ -116,34 +124,42 @@ mod tests {
     use super::*;
     use kernel::str::Formatter;
 
-    const NONE: Watermarks = Watermarks([0; CLASSES]);
-
     #[test]
     fn lists_name_classes_by_their_size() -> Result {
-        let parsed = Watermarks::parse(b"512:256,2K:16384,4096:8192,16k:1024,512K:32", &NONE)?;
-        assert!(parsed == Watermarks([256, 16384, 8192, 0, 1024, 0, 0, 0, 0, 32]));
-        let others = Watermarks([7; CLASSES]);
-        let parsed = Watermarks::parse(b"4K:0", &others)?;
-        assert!(parsed == Watermarks([7, 7, 0, 7, 7, 7, 7, 7, 7, 7]));
+        let parsed = Watermark::parse(b"512:256,2K:16384,4096:8192,16k:1024,512K:32")?;
+        let slots = SizeClass::ALL.map(|class| parsed.slots(class));
+        assert!(slots == [256, 16384, 8192, 0, 1024, 0, 0, 0, 0, 32]);
         Ok(())
     }
 
     #[test]
-    fn totals_are_shared_out() -> Result {
-        for (text, total) in [("64M", 64u64 << 20), ("1G", 1 << 30), ("8388608", 8 << 20)] {
-            let parsed = Watermarks::parse(text.as_bytes(), &NONE)?;
-            let sum: u64 = SizeClass::all()
-                .map(|class| u64::from(parsed.slots(class)) << class.shift())
-                .sum();
-            assert!(sum <= total && sum > total * 9 / 10);
-            assert!(SizeClass::all().all(|class| parsed.slots(class) > 0));
+    fn totals_bind_nothing() -> Result {
+        for (text, total) in [
+            ("64M", 64u64 << 20),
+            ("1G", 1 << 30),
+            ("8388608", 8 << 20),
+            ("0", 0),
+        ] {
+            let parsed = Watermark::parse(text.as_bytes())?;
+            assert_eq!(parsed.bytes(1), total);
+            assert!(SizeClass::ALL
+                .into_iter()
+                .all(|class| parsed.slots(class) == 0));
         }
-        assert_eq!(SHARES.iter().sum::<u64>(), SHARES_SUM);
         Ok(())
     }
 
     #[test]
-    fn what_is_wrong_is_refused() {
+    fn lists_leave_something_for_whatever_comes() -> Result {
+        let parsed = Watermark::parse(b"4K:256")?;
+        assert_eq!(parsed.bytes(20 << 20), 19 << 20);
+        let parsed = Watermark::parse(b"4K:8192")?;
+        assert_eq!(parsed.bytes(20 << 20), CHUNK_BYTES as u64);
+        Ok(())
+    }
+
+    #[test]
+    fn wrong_text_is_refused() {
         for text in [
             "",
             "banana",
@@ -169,36 +185,41 @@ mod tests {
             "1M:1",
             "0x",
         ] {
-            assert!(Watermarks::parse(text.as_bytes(), &NONE).is_err());
+            assert!(Watermark::parse(text.as_bytes()).is_err());
         }
     }
 
     #[test]
-    fn what_is_printed_can_be_parsed() -> Result {
-        let watermarks = Watermarks([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
-        let mut page = [0u8; 256];
-        let mut out = Formatter::new(&mut page);
-        fmt::Write::write_fmt(&mut out, fmt!("{watermarks}")).map_err(|_| ENOSPC)?;
-        let len = out.bytes_written();
-        let text = page.get(..len).ok_or(ERANGE)?;
-        assert!(Watermarks::parse(text, &NONE)? == watermarks);
+    fn printed_as_written() -> Result {
+        for text in [
+            "64M",
+            "2G",
+            "1536K",
+            "1000",
+            "0",
+            "512:1,2K:2,512K:10",
+            "4K:0",
+        ] {
+            let mut page = [0u8; 256];
+            let mut out = Formatter::new(&mut page);
+            let parsed = Watermark::parse(text.as_bytes())?;
+            fmt::Write::write_fmt(&mut out, fmt!("{parsed}")).map_err(|_| ENOSPC)?;
+            let len = out.bytes_written();
+            assert!(page.get(..len) == Some(text.as_bytes()));
+        }
         Ok(())
     }
 
     #[test]
-    fn guests_of_all_sizes_have_some_of_everything() {
-        for ram in [64u64 << 20, 512 << 20, 1 << 30, 32 << 30, 1 << 42] {
-            let watermarks = Watermarks::for_guest(ram);
-            let classes = || SizeClass::all().map(|class| (class, watermarks.slots(class)));
-            assert!(classes().all(|(_, slots)| slots > 0));
-            let bytes: u64 = classes()
-                .map(|(class, slots)| u64::from(slots) << class.shift())
-                .sum();
-            assert!(bytes <= 20 << 20);
-            let spans: u64 = classes()
-                .map(|(class, slots)| u64::from(slots).div_ceil(class.slots_per_span() as u64))
-                .sum();
-            assert!(spans <= 48);
+    fn default_follows_memory_and_cpus() {
+        for (ram, cpus, total) in [
+            (32u64 << 20, 1, 2u64 << 20),
+            (512 << 20, 2, 14 << 20),
+            (256 << 20, 2, 8 << 20),
+            (32 << 30, 8, 20 << 20),
+            (1 << 42, 256, 268 << 20),
+        ] {
+            assert_eq!(Watermark::for_guest(ram, cpus), Watermark::Total(total));
         }
     }
 }

@@ -8,13 +8,19 @@
 pub(crate) mod parse;
 
 use crate::{
-    glue::memory,
-    kccd::watermark::{
-        Watermarks,
-        FORM, //
+    glue::{
+        cpus,
+        memory, //
+    },
+    kccd::{
+        watermark::{
+            Watermark,
+            FORM, //
+        },
+        Idle, //
     },
     pool::class::{
-        SizeClass,
+        PerClass,
         CHUNK_BYTES,
         CLASSES, //
     },
@@ -30,39 +36,48 @@ use kernel::{
 /// The shortest and the longest idle time: a tenth of a second, an hour.
 const MIN_IDLE_MS: u32 = 100;
 const MAX_IDLE_MS: u32 = 3_600_000;
+/// Stands for `auto`.
+const PRICED: u32 = u32::MAX;
 
-/// Not set: the default for the guest's size counts.
-const UNSET: u32 = u32::MAX;
+/// Not set: the default counts. No total and no number of slots comes near it.
+const UNSET: u64 = u64::MAX;
 
-static WATERMARKS: [Atomic<u32>; CLASSES] = [const { Atomic::new(UNSET) }; CLASSES];
+static TOTAL: Atomic<u64> = Atomic::new(UNSET);
+static SLOTS: [Atomic<u64>; CLASSES] = [const { Atomic::new(UNSET) }; CLASSES];
 static MAX_BYTES: Atomic<u64> = Atomic::new(0);
-static IDLE_MS: Atomic<u32> = Atomic::new(10_000);
+static IDLE_MS: Atomic<u32> = Atomic::new(PRICED);
 static ZERO_FROM_DEVICE: Atomic<u32> = Atomic::new(0);
 
-/// Slots to keep ready, by class.
-pub(crate) fn watermark() -> Watermarks {
-    let default = Watermarks::for_guest(memory::ram_bytes());
-    Watermarks::from_fn(|class| match set(class).map(|slots| slots.load(Relaxed)) {
-        None | Some(UNSET) => default.slots(class),
-        Some(slots) => slots,
-    })
+/// What is kept ready: what was set, or what the guest's size asks for.
+pub(crate) fn watermark() -> Watermark {
+    let slots = PerClass::new(SLOTS.each_ref().map(|slots| match slots.load(Relaxed) {
+        UNSET => None,
+        slots => Some(slots as u32),
+    }));
+    match TOTAL.load(Relaxed) {
+        _ if slots.iter().any(|(_, slots)| slots.is_some()) => Watermark::Slots(slots),
+        UNSET => Watermark::for_guest(memory::ram_bytes(), cpus::online()),
+        total => Watermark::Total(total),
+    }
 }
 
-fn set(class: SizeClass) -> Option<&'static Atomic<u32>> {
-    WATERMARKS.get(class.index())
+/// What is kept ready for whatever comes if nothing is set, in bytes.
+pub(crate) fn default_watermark_bytes() -> u64 {
+    Watermark::for_guest(memory::ram_bytes(), cpus::online()).bytes(0)
 }
 
-/// Sets the watermarks to what `text` says. [`EINVAL`] if that is not clear; nothing changes then.
+/// Sets the watermark to what `text` says. [`EINVAL`] if that is not clear; nothing changes then.
 pub(crate) fn set_watermark(text: &[u8]) -> Result {
-    // What is not named keeps what it has, be that set or not: so merge before the default.
-    let unset = Watermarks::from_fn(|class| set(class).map_or(UNSET, |slots| slots.load(Relaxed)));
-    let watermarks = Watermarks::parse(text, &unset).inspect_err(|_| {
+    let watermark = Watermark::parse(text).inspect_err(|_| {
         refused("watermark", text, FORM);
     })?;
-    for class in SizeClass::all() {
-        if let Some(slots) = set(class) {
-            slots.store(watermarks.slots(class), Relaxed);
-        }
+    let (total, slots) = match watermark {
+        Watermark::Total(total) => (total, PerClass::from_fn(|_| None)),
+        Watermark::Slots(slots) => (UNSET, slots),
+    };
+    TOTAL.store(total, Relaxed);
+    for (class, slots) in slots.iter() {
+        SLOTS[class as usize].store(slots.map_or(UNSET, u64::from), Relaxed);
     }
     changed();
     Ok(())
@@ -100,29 +115,31 @@ pub(crate) fn set_max(text: &[u8]) -> Result {
     Ok(())
 }
 
-/// For how long memory must be idle to become private again, in milliseconds; 0 is for ever.
-pub(crate) fn idle_ms() -> u32 {
-    IDLE_MS.load(Relaxed)
+/// When memory that idles becomes private again.
+pub(crate) fn idle() -> Idle {
+    match IDLE_MS.load(Relaxed) {
+        PRICED => Idle::Priced,
+        0 => Idle::Never,
+        ms => Idle::Ms(ms),
+    }
 }
 
 /// Sets it to what `text` says. [`EINVAL`] if that is not clear.
-pub(crate) fn set_idle_ms(text: &[u8]) -> Result {
-    let ms = parse::number(text)
-        .and_then(|ms| u32::try_from(ms).map_err(|_| EINVAL))
-        .and_then(|ms| {
-            if ms == 0 || (MIN_IDLE_MS..=MAX_IDLE_MS).contains(&ms) {
-                Ok(ms)
-            } else {
-                Err(EINVAL)
-            }
-        })
-        .inspect_err(|_| {
-            refused(
-                "idle_ms",
-                text,
-                "milliseconds from 100 to 3600000 (10000), or 0 for never",
-            )
-        })?;
+pub(crate) fn set_idle(text: &[u8]) -> Result {
+    let ms = match text {
+        b"auto" => Ok(PRICED),
+        text => parse::number(text).and_then(|ms| match u32::try_from(ms) {
+            Ok(ms) if ms == 0 || (MIN_IDLE_MS..=MAX_IDLE_MS).contains(&ms) => Ok(ms),
+            _ => Err(EINVAL),
+        }),
+    };
+    let ms = ms.inspect_err(|_| {
+        refused(
+            "idle_ms",
+            text,
+            "auto, milliseconds from 100 to 3600000 (10000), or 0 for never",
+        )
+    })?;
     IDLE_MS.store(ms, Relaxed);
     changed();
     Ok(())
@@ -164,6 +181,6 @@ fn refused(name: &str, text: &[u8], form: &str) {
 
 fn changed() {
     if let Some(pool) = crate::pool() {
-        pool.doorbell.ring_anyway();
+        pool.bell().ring_anyway();
     }
 }

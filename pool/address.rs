@@ -2,10 +2,7 @@
 
 //! Physical addresses, as a type of their own.
 
-use super::class::{
-    CHUNK_SHIFT,
-    SPAN_SHIFT, //
-};
+use super::class::SPAN_SHIFT;
 
 /// A guest-physical address without encryption or sharing bits, as `dma_to_phys()` gives it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -46,17 +43,5 @@ impl Phys {
     #[inline]
     pub(crate) const fn span_index(self) -> usize {
         (self.0 >> SPAN_SHIFT) as usize
-    }
-
-    /// Whether the address lies in the chunk that starts at `chunk`.
-    #[inline]
-    pub(crate) const fn is_in_chunk(self, chunk: Self) -> bool {
-        self.0 >> CHUNK_SHIFT == chunk.0 >> CHUNK_SHIFT
-    }
-
-    /// Whether a chunk can start here.
-    #[inline]
-    pub(crate) const fn is_chunk_aligned(self) -> bool {
-        self.0 & ((1 << CHUNK_SHIFT) - 1) == 0
     }
 }

@@ -5,6 +5,11 @@
 #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
 use kernel::prelude::*;
 
+use core::ops::{
+    Index,
+    IndexMut, //
+};
+
 /// log2 of the size of a span, the unit of memory that belongs to one class.
 pub(crate) const SPAN_SHIFT: u32 = 19;
 /// Bytes in a span.
@@ -17,60 +22,42 @@ pub(crate) const CHUNK_BYTES: usize = 1 << CHUNK_SHIFT;
 pub(crate) const SPANS_PER_CHUNK: usize = CHUNK_BYTES / SPAN_BYTES;
 /// The largest slot, and with it the largest mapping, in bytes.
 pub(crate) const MAX_SLOT_BYTES: usize = SPAN_BYTES;
-
 /// The smallest slot, in bytes.
 pub(crate) const MIN_SLOT_BYTES: usize = 1 << MIN_SHIFT;
 
 /// Number of size classes.
-pub(crate) const CLASSES: usize = 10;
+pub(crate) const CLASSES: usize = SizeClass::ALL.len();
 
-/// log2 of the slot size of each class.
-///
-/// 512 B, 2 KiB, 4 KiB, 16 KiB and 512 KiB are the RFC's. The steps between 4 KiB and 512 KiB are
-/// powers of two, so that a mapping never wastes more than half of its slot: with the RFC's
-/// classes a mapping of 20 KiB took 512 KiB.
-const SHIFTS: [u8; CLASSES] = [9, 11, 12, 13, 14, 15, 16, 17, 18, 19];
-
-/// Slots in a magazine of each class: enough to make the depot rare, little enough that what idle
-/// CPUs hold stays small. For a large slot the copy dwarfs the way to the depot. Divides the slots
-/// of a span.
-const MAGAZINE_SLOTS: [u8; CLASSES] = [64, 64, 64, 16, 8, 4, 4, 2, 1, 1];
-
-/// Names as users write them in `cc_swiotlb.watermark=`.
-const NAMES: [&str; CLASSES] = [
-    "512", "2K", "4K", "8K", "16K", "32K", "64K", "128K", "256K", "512K",
-];
-
-/// The smallest class of slots that hold `1 << (index + MIN_SHIFT)` bytes, see [`SizeClass::reaching`].
 const MIN_SHIFT: u32 = 9;
-const MIN_MASK: usize = (1 << MIN_SHIFT) - 1;
-const BY_SHIFT: [u8; 11] = [0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
-/// A size class.
+/// A size class, named after the bytes in a slot.
 ///
-/// # Invariants
-///
-/// `self.0 < CLASSES`.
+/// 512 B, 2 KiB, 4 KiB, 16 KiB and 512 KiB are those of the RFC. The steps between 4 KiB and 512 KiB
+/// are powers of two, so that a mapping never wastes more than half of its slot: with the RFC's
+/// classes a mapping of 20 KiB took 512 KiB.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct SizeClass(u8);
+#[repr(u8)]
+pub(crate) enum SizeClass {
+    B512,
+    K2,
+    K4,
+    K8,
+    K16,
+    K32,
+    K64,
+    K128,
+    K256,
+    K512,
+}
+
+use SizeClass::*;
+
+/// The class for offsets that need so many bits, from 9 on. There is no class of 1 KiB.
+const BY_BITS: [SizeClass; 11] = [B512, K2, K2, K4, K8, K16, K32, K64, K128, K256, K512];
 
 impl SizeClass {
-    /// The class at `index`, counted from the smallest.
-    #[inline]
-    pub(crate) const fn new(index: usize) -> Option<Self> {
-        if index < CLASSES {
-            // INVARIANT: Just checked; `CLASSES` fits into a byte.
-            Some(Self(index as u8))
-        } else {
-            None
-        }
-    }
-
     /// All classes, the smallest first.
-    pub(crate) fn all() -> impl DoubleEndedIterator<Item = Self> {
-        // INVARIANT: The range ends below `CLASSES`.
-        (0..CLASSES as u8).map(Self)
-    }
+    pub(crate) const ALL: [Self; 10] = [B512, K2, K4, K8, K16, K32, K64, K128, K256, K512];
 
     /// The smallest class whose slots hold `bytes` bytes, [`None`] above the largest.
     #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
@@ -81,84 +68,124 @@ impl SizeClass {
     /// The smallest class whose slots have a byte at offset `last`, [`None`] above the largest.
     #[inline]
     pub(crate) fn reaching(last: usize) -> Option<Self> {
-        if last >= MAX_SLOT_BYTES {
-            return None;
-        }
         // The number of bits that the offset needs is log2 of the slot, rounded up.
-        let bits = usize::BITS - (last | MIN_MASK).leading_zeros();
-        let index = BY_SHIFT.get(bits.wrapping_sub(MIN_SHIFT) as usize)?;
-        // INVARIANT: All entries of `BY_SHIFT` are below `CLASSES`, see the assertion below.
-        Some(Self(*index))
+        let bits = usize::BITS - (last | (MIN_SLOT_BYTES - 1)).leading_zeros();
+        BY_BITS.get(bits.wrapping_sub(MIN_SHIFT) as usize).copied()
     }
 
     /// The class of slots of exactly `bytes` bytes.
     pub(crate) fn of_slot_bytes(bytes: usize) -> Option<Self> {
-        Self::all().find(|class| class.slot_bytes() == bytes)
+        Self::ALL
+            .into_iter()
+            .find(|class| class.slot_bytes() == bytes)
     }
 
-    /// The next larger class.
-    #[inline]
-    pub(crate) fn larger(self) -> Option<Self> {
-        Self::new(self.index() + 1)
-    }
-
-    /// Index from the smallest, below [`CLASSES`].
-    #[inline]
-    pub(crate) const fn index(self) -> usize {
-        self.0 as usize
+    /// The larger classes, the smallest of them first.
+    pub(crate) fn larger(self) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |class| *class > self)
     }
 
     /// log2 of the slot size.
     #[inline]
-    pub(crate) fn shift(self) -> u32 {
-        // By the type invariant the default is never used; it keeps this free of a panic.
-        SHIFTS
-            .get(self.index())
-            .map_or(SPAN_SHIFT, |&shift| u32::from(shift))
+    pub(crate) const fn shift(self) -> u32 {
+        match self {
+            B512 => MIN_SHIFT,
+            larger => larger as u32 + 10,
+        }
     }
 
     /// Size of a slot in bytes.
     #[inline]
-    pub(crate) fn slot_bytes(self) -> usize {
+    pub(crate) const fn slot_bytes(self) -> usize {
         1 << self.shift()
     }
 
     /// Slots in a span of this class.
     #[inline]
-    pub(crate) fn slots_per_span(self) -> usize {
+    pub(crate) const fn slots_per_span(self) -> usize {
         SPAN_BYTES >> self.shift()
     }
 
-    /// Slots in a magazine of this class.
-    #[inline]
-    pub(crate) fn magazine_slots(self) -> usize {
-        MAGAZINE_SLOTS
-            .get(self.index())
-            .map_or(1, |&slots| usize::from(slots))
+    /// The most slots that a CPU keeps: twice what a deep queue has in flight for small slots; for
+    /// the largest the copy dwarfs the way to the depot.
+    pub(crate) const fn cache_slots(self) -> usize {
+        match self {
+            B512 | K2 | K4 => 128,
+            K8 | K16 | K32 | K64 => 64,
+            K128 => 16,
+            K256 => 8,
+            K512 => 4,
+        }
+    }
+
+    /// Whether this class has the last spans of a node for itself: what drivers were told of the
+    /// largest mapping depends on it, and the legacy pool ends at 256 KiB.
+    pub(crate) const fn is_large(self) -> bool {
+        matches!(self, K256 | K512)
     }
 
     /// Name as it is written in `cc_swiotlb.watermark=`.
-    pub(crate) fn name(self) -> &'static str {
-        NAMES.get(self.index()).copied().unwrap_or("?")
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            B512 => "512",
+            K2 => "2K",
+            K4 => "4K",
+            K8 => "8K",
+            K16 => "16K",
+            K32 => "32K",
+            K64 => "64K",
+            K128 => "128K",
+            K256 => "256K",
+            K512 => "512K",
+        }
+    }
+}
+
+/// One value for each class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PerClass<T>([T; CLASSES]);
+
+impl<T> PerClass<T> {
+    /// The values that `value` gives.
+    pub(crate) fn from_fn(value: impl FnMut(SizeClass) -> T) -> Self {
+        Self(SizeClass::ALL.map(value))
+    }
+
+    /// The values by class, the smallest class first.
+    pub(crate) const fn new(values: [T; CLASSES]) -> Self {
+        Self(values)
+    }
+
+    /// Each class and its value.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SizeClass, &T)> {
+        SizeClass::ALL.into_iter().zip(&self.0)
+    }
+}
+
+impl<T> Index<SizeClass> for PerClass<T> {
+    type Output = T;
+
+    #[inline]
+    fn index(&self, class: SizeClass) -> &T {
+        &self.0[class as usize]
+    }
+}
+
+impl<T> IndexMut<SizeClass> for PerClass<T> {
+    #[inline]
+    fn index_mut(&mut self, class: SizeClass) -> &mut T {
+        &mut self.0[class as usize]
     }
 }
 
 const _: () = {
-    let mut class = 0;
-    while class < CLASSES {
-        let slots = SPAN_BYTES >> SHIFTS[class];
-        assert!(slots % MAGAZINE_SLOTS[class] as usize == 0);
-        class += 1;
-    }
     let mut shift = 0;
-    while shift < BY_SHIFT.len() {
-        let class = BY_SHIFT[shift] as usize;
-        assert!(class < CLASSES);
-        assert!(SHIFTS[class] as u32 >= shift as u32 + MIN_SHIFT);
+    while shift < BY_BITS.len() {
+        assert!(BY_BITS[shift].shift() as usize >= shift + MIN_SHIFT as usize);
         shift += 1;
     }
-    assert!(SHIFTS[0] as u32 == MIN_SHIFT);
-    assert!(SHIFTS[CLASSES - 1] as u32 == SPAN_SHIFT);
+    assert!(B512.shift() == MIN_SHIFT && K512.shift() == SPAN_SHIFT);
+    assert!(K2.slot_bytes() == 2048 && K4.slot_bytes() == 4096);
 };
 
 #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
@@ -171,10 +198,8 @@ mod tests {
         for bytes in 0..=MAX_SLOT_BYTES {
             let class = SizeClass::for_bytes(bytes).ok_or(ERANGE)?;
             assert!(class.slot_bytes() >= bytes);
-            if class.index() > 0 {
-                let smaller = SizeClass::new(class.index() - 1).ok_or(ERANGE)?;
-                assert!(smaller.slot_bytes() < bytes);
-            }
+            let smaller = SizeClass::ALL.into_iter().filter(|it| *it < class).last();
+            assert!(smaller.is_none_or(|smaller| smaller.slot_bytes() < bytes));
         }
         Ok(())
     }
@@ -183,6 +208,7 @@ mod tests {
     fn nothing_above_the_largest() {
         assert!(SizeClass::for_bytes(MAX_SLOT_BYTES + 1).is_none());
         assert!(SizeClass::for_bytes(usize::MAX).is_none());
+        assert!(K512.larger().next().is_none());
     }
 
     #[test]
@@ -205,16 +231,5 @@ mod tests {
             assert_eq!(class.slot_bytes(), slot);
         }
         Ok(())
-    }
-
-    #[test]
-    fn larger_ends_at_the_top() {
-        let mut class = SizeClass::new(0);
-        let mut count = 0;
-        while let Some(this) = class {
-            class = this.larger();
-            count += 1;
-        }
-        assert_eq!(count, CLASSES);
     }
 }

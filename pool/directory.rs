@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! From a physical address to its span: one table, indexed by the address.
+//! From a physical address to its span: a table of tables, indexed by the address.
 //!
-//! The table has 8 bytes for each 512 KiB that can ever be memory (16 KiB for a guest of 1 GiB,
-//! 16 MiB for one of 1 TiB), so that a lookup is one read, however much is shared, and an address
-//! that is not ours is told apart by the same read.
+//! It covers all memory that may ever be there, hot-plugged memory included. The tables behind the
+//! first one are made where there are chunks: 16 KiB for each GiB that has one. A lookup is two
+//! reads, however much is shared, and an address that is not ours is told apart by them.
 //!
-//! # Ordering
-//!
-//! [`Directory::insert`] publishes a span with a release store, which pairs with the acquire load
-//! in [`Directory::get`]. [`Directory::remove`] needs no partner: nothing is freed that a reader may
-//! still look at, and by the time that the memory belongs to anybody else, the page allocator's own
-//! ordering has made the store visible to them.
+//! A span that is removed may still be in use by a CPU that has looked it up. That is harmless for the
+//! span, which is never freed, and its memory is only given up after a grace period of RCU, see
+//! `kccd::memory`.
 
 use super::{
     address::Phys,
@@ -21,83 +18,88 @@ use super::{
     },
     span::Span, //
 };
-use core::ptr;
+use crate::glue::link::Link;
 use kernel::{
     alloc::AllocError,
     page::PAGE_SHIFT,
-    prelude::*,
-    sync::atomic::{
-        Acquire,
-        Atomic,
-        Release, //
-    },
+    prelude::*, //
 };
 
-/// The table.
-///
-/// # Invariants
-///
-/// Each entry is null or was made from a `&'static Span`.
-pub(crate) struct Directory {
-    entries: KVVec<Atomic<*mut Span>>,
+/// log2 of the bytes that one table covers.
+const LEAF_SHIFT: u32 = 30;
+const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - SPAN_SHIFT);
+
+type Leaf = [Link<Span>; LEAF_ENTRIES];
+
+#[inline]
+fn entry(leaf: &Leaf, addr: Phys) -> &Link<Span> {
+    &leaf[addr.span_index() % LEAF_ENTRIES]
 }
 
-// SAFETY: The entries are shared references to spans, which are `Sync`.
-unsafe impl Send for Directory {}
-
-// SAFETY: The entries are shared references to spans, which are `Sync`, and are replaced as a
-// whole by atomic stores.
-unsafe impl Sync for Directory {}
+/// The table.
+pub(crate) struct Directory {
+    leaves: KVVec<Link<Leaf>>,
+    bytes: usize,
+}
 
 impl Directory {
     /// A table for the first `frames` page frames.
     ///
     /// May sleep.
     pub(crate) fn new(frames: usize) -> Result<Self, AllocError> {
-        let count = (frames >> (SPAN_SHIFT as usize - PAGE_SHIFT)) + 1;
-        let mut entries = KVVec::with_capacity(count, GFP_KERNEL)?;
+        let count = (frames >> (LEAF_SHIFT as usize - PAGE_SHIFT)) + 1;
+        let mut leaves = KVVec::with_capacity(count, GFP_KERNEL)?;
         for _ in 0..count {
-            // INVARIANT: Null.
-            entries.push(Atomic::new(ptr::null_mut()), GFP_KERNEL)?;
+            leaves.push(Link::new(), GFP_KERNEL)?;
         }
-        Ok(Self { entries })
+        let bytes = (frames << PAGE_SHIFT).next_multiple_of(SPAN_BYTES);
+        Ok(Self { leaves, bytes })
+    }
+
+    #[inline]
+    fn leaf(&self, addr: Phys) -> Option<&Link<Leaf>> {
+        self.leaves.get((addr.raw() >> LEAF_SHIFT) as usize)
     }
 
     /// The span that `addr` lies in, [`None`] if the address is not ours.
     #[inline]
     pub(crate) fn get(&self, addr: Phys) -> Option<&'static Span> {
-        // Pairs with the release store in `insert()`.
-        let span = self.entries.get(addr.span_index())?.load(Acquire);
-        // SAFETY: By the type invariant, the entry is null, or valid for reads for ever.
-        unsafe { span.as_ref() }
+        entry(self.leaf(addr)?.get()?, addr).get()
     }
 
     /// How far the table reaches, in bytes from address 0.
     pub(crate) fn bytes(&self) -> usize {
-        self.entries.len().saturating_mul(SPAN_BYTES)
+        self.bytes
     }
 
-    /// Whether all of `bytes` from `base` on has entries in the table.
-    pub(crate) fn covers(&self, base: Phys, bytes: usize) -> bool {
-        base.add(bytes.saturating_sub(1)).span_index() < self.entries.len()
-    }
-
-    /// Enters `span` at its address.
+    /// Makes sure that `bytes` from `base` on, at most a chunk, can be entered.
     ///
-    /// Fails with [`EINVAL`] where the table does not reach.
-    pub(crate) fn insert(&self, span: &'static Span) -> Result {
-        let entry = self.entries.get(span.base().span_index()).ok_or(EINVAL)?;
-        // INVARIANT: Made from a `&'static Span`.
-        // Pairs with the acquire load in `get()`.
-        entry.store(ptr::from_ref(span).cast_mut(), Release);
+    /// May sleep. Fails with [`ERANGE`] where the table does not reach. To be called by one thread.
+    pub(crate) fn prepare(&self, base: Phys, bytes: usize) -> Result {
+        for addr in [base, base.add(bytes - SPAN_BYTES)] {
+            let leaf = self.leaf(addr).ok_or(ERANGE)?;
+            if leaf.get().is_none() {
+                let entries = pin_init::init_array_from_fn(|_| Link::new());
+                let made: KBox<Leaf> = KBox::init(entries, GFP_KERNEL)?;
+                leaf.set(Some(KBox::leak(made)));
+            }
+        }
         Ok(())
+    }
+
+    /// Enters `span` at its address, for which [`Self::prepare`] has been called.
+    pub(crate) fn insert(&self, span: &'static Span) {
+        self.set(span.base(), Some(span));
     }
 
     /// Removes the span at `base`: from now on its addresses are not ours.
     pub(crate) fn remove(&self, base: Phys) {
-        if let Some(entry) = self.entries.get(base.span_index()) {
-            // INVARIANT: Null.
-            entry.store(ptr::null_mut(), Release);
+        self.set(base, None);
+    }
+
+    fn set(&self, addr: Phys, span: Option<&'static Span>) {
+        if let Some(leaf) = self.leaf(addr).and_then(Link::get) {
+            entry(leaf, addr).set(span);
         }
     }
 }
@@ -106,53 +108,90 @@ impl Directory {
 #[kunit_tests(cc_swiotlb_directory)]
 mod tests {
     use super::*;
-    use crate::pool::class::SizeClass;
+    use crate::pool::{
+        chunk::Chunk,
+        class::{
+            CHUNK_BYTES,
+            SPANS_PER_CHUNK, //
+        },
+    };
+
+    const LEAF_BYTES: usize = 1 << LEAF_SHIFT;
+    const FRAMES_PER_LEAF: usize = LEAF_BYTES >> PAGE_SHIFT;
+
+    /// Enters a chunk at `base`.
+    fn enter(directory: &Directory, base: Phys) -> Result<&'static Chunk> {
+        directory.prepare(base, CHUNK_BYTES)?;
+        let chunk = Chunk::for_test(base, SPANS_PER_CHUNK, 0)?;
+        for span in chunk.spans() {
+            directory.insert(span);
+        }
+        Ok(chunk)
+    }
 
     #[test]
-    fn finds_the_slot_of_every_address() -> Result {
-        let directory = Directory::new(16 << (SPAN_SHIFT as usize - PAGE_SHIFT))?;
-        for (place, class) in SizeClass::all().enumerate() {
-            let base = Phys::new((place * SPAN_BYTES) as u64);
-            directory.insert(Span::new(class, base)?)?;
-        }
-        for (place, class) in SizeClass::all().enumerate() {
-            let start = place * SPAN_BYTES;
-            let bytes = class.slot_bytes();
-            for index in [0, class.slots_per_span() / 2, class.slots_per_span() - 1] {
-                let base = start + index * bytes;
-                for addr in [base, base + 1, base + bytes / 2, base + bytes - 1] {
-                    let addr = Phys::new(addr as u64);
-                    let span = directory.get(addr).ok_or(ENOENT)?;
-                    assert_eq!(span.class(), class);
-                    let (slot, offset) = span.slot_at(addr).ok_or(ENOENT)?;
-                    assert_eq!(slot.base.raw(), base as u64);
-                    assert_eq!(slot.base.add(offset), addr);
+    fn every_byte_of_a_chunk_leads_to_its_span() -> Result {
+        let directory = Directory::new(4 * FRAMES_PER_LEAF)?;
+        // At the start of a table, in the middle of one, and at the end of the last one.
+        for base in [LEAF_BYTES, 2 * LEAF_BYTES + 7 * CHUNK_BYTES, 4 * LEAF_BYTES - CHUNK_BYTES] {
+            let base = Phys::new(base as u64);
+            assert!(directory.get(base).is_none());
+            let chunk = enter(&directory, base)?;
+            for (index, span) in chunk.spans().enumerate() {
+                for at in [0, 1, SPAN_BYTES / 2, SPAN_BYTES - 1] {
+                    let addr = base.add(index * SPAN_BYTES + at);
+                    assert!(directory.get(addr).is_some_and(|found| core::ptr::eq(found, span)));
                 }
             }
+            assert!(directory.get(Phys::new(base.raw() - 1)).is_none());
+            assert!(directory.get(base.add(CHUNK_BYTES)).is_none());
         }
         Ok(())
     }
 
     #[test]
-    fn foreign_addresses_are_not_ours() -> Result {
-        let directory = Directory::new(16 << (SPAN_SHIFT as usize - PAGE_SHIFT))?;
-        let class = SizeClass::new(0).ok_or(ERANGE)?;
-        let base = Phys::new(3 * SPAN_BYTES as u64);
-        directory.insert(Span::new(class, base)?)?;
-        for addr in [
-            0,
-            base.raw() - 1,
-            base.raw() + SPAN_BYTES as u64,
-            1 << 40,
-            u64::MAX,
-        ] {
+    fn foreign_addresses_lead_nowhere() -> Result {
+        let directory = Directory::new(2 * FRAMES_PER_LEAF)?;
+        enter(&directory, Phys::new(0))?;
+        for addr in [CHUNK_BYTES as u64, LEAF_BYTES as u64, 1 << 40, 1 << 63, u64::MAX] {
             assert!(directory.get(Phys::new(addr)).is_none());
         }
-        assert!(directory.get(base).is_some());
-        directory.remove(base);
-        assert!(directory.get(base).is_none());
-        assert!(directory.covers(base, SPAN_BYTES));
-        assert!(!directory.covers(Phys::new(1 << 40), 1));
+        Ok(())
+    }
+
+    #[test]
+    fn removed_spans_are_foreign_and_can_be_entered_again() -> Result {
+        let directory = Directory::new(FRAMES_PER_LEAF)?;
+        let base = Phys::new(3 * CHUNK_BYTES as u64);
+        let chunk = enter(&directory, base)?;
+        let second = base.add(SPAN_BYTES);
+        directory.remove(second);
+        assert!(directory.get(second).is_none() && directory.get(second.add(SPAN_BYTES - 1)).is_none());
+        assert!(directory.get(base).is_some() && directory.get(second.add(SPAN_BYTES)).is_some());
+        let span = chunk.spans().nth(1).ok_or(ENOENT)?;
+        directory.insert(span);
+        assert!(directory.get(second).is_some_and(|found| core::ptr::eq(found, span)));
+        Ok(())
+    }
+
+    #[test]
+    fn all_frames_that_may_ever_be_can_be_entered() -> Result {
+        // Memory that is plugged in later ends within a table.
+        let frames = 3 * FRAMES_PER_LEAF + (CHUNK_BYTES >> PAGE_SHIFT);
+        let directory = Directory::new(frames)?;
+        let last = Phys::new(((frames << PAGE_SHIFT) - CHUNK_BYTES) as u64);
+        enter(&directory, last)?;
+        assert!(directory.get(last.add(CHUNK_BYTES - 1)).is_some());
+        assert!(directory.bytes() >= frames << PAGE_SHIFT);
+        Ok(())
+    }
+
+    #[test]
+    fn memory_beyond_the_table_is_refused() -> Result {
+        let directory = Directory::new(FRAMES_PER_LEAF)?;
+        let far = Phys::new(64 * LEAF_BYTES as u64);
+        assert_eq!(directory.prepare(far, CHUNK_BYTES), Err(ERANGE));
+        assert!(directory.get(far).is_none());
         Ok(())
     }
 }

@@ -2,38 +2,43 @@
 
 //! The pool: how a mapping gets its slot and gives it back.
 //!
-//! The way of one mapping: [`layout`] finds the class, [`cache`] pops a slot off this CPU's
-//! magazine, [`slot`] records the mapping, and `glue::bounce` copies. The way back: [`directory`]
-//! finds the slot of an address. [`take`] is what happens when a CPU has no slot, or no room for
-//! one: [`depot`] stands behind the caches, and [`stock`] behind the depots, where kccd makes slots
-//! out of memory. [`retire`] is how it makes memory out of slots, and [`settle`] what the nodes owe
-//! each other then.
+//! The life of a mapping: [`layout`] finds the class, [`cache`] pops a slot off this CPU's stack,
+//! [`slot`] records the mapping, and `glue::bounce` copies. The way back: [`directory`] finds the
+//! [`span`] and the slot of an address. [`help`] is what happens when a CPU has no slot, or no room
+//! for one: behind the stacks are a [`depot`] for each class and a [`stock`] of unbound spans, on each
+//! [`node`]. [`gate`] decides who may take what is short, [`refusal`] says what was short.
 //!
-//! Everything that is kept is in private memory. Shared memory holds payload and nothing else.
+//! Everything that is kept is in private memory. Shared memory holds payload and nothing else. This
+//! folder knows nothing of kccd, which fills the stock and takes [`chunk`]s out of it.
 //!
 //! # Locking
 //!
-//! The stock's mutex is outermost and kccd's alone. The depots' locks are innermost, see there. The
-//! caches need none. No lock is held while bytes are copied.
+//! A depot's lock nests a stock's; a gate's and the bell's nest nothing. The stacks need none. No lock
+//! is held while bytes are copied.
 
 pub(crate) mod address;
+pub(crate) mod bell;
 mod cache;
+pub(crate) mod chunk;
 pub(crate) mod class;
-mod depot;
-mod directory;
-pub(crate) mod gauge;
+pub(crate) mod depot;
+pub(crate) mod directory;
+mod gate;
+mod help;
 pub(crate) mod layout;
-mod magazine;
-mod retire;
-mod settle;
-mod shelf;
+mod list;
+mod misuse;
+pub(crate) mod node;
+pub(crate) mod refusal;
+pub(crate) mod request;
+mod show;
 pub(crate) mod slot;
 pub(crate) mod span;
-mod spare;
-mod stats;
-mod stock;
-mod take;
-mod withdrawn;
+pub(crate) mod stats;
+pub(crate) mod stock;
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+mod tests;
+mod view;
 
 use crate::{
     glue::{
@@ -45,96 +50,37 @@ use crate::{
         irq::IrqsOff,
         memory, //
     },
-    kccd::doorbell::Doorbell,
     params,
     trace, //
 };
 use address::Phys;
+use bell::Bell;
 use cache::CpuCaches;
 use class::SizeClass;
-use depot::Depot;
 use directory::Directory;
+use gate::Gates;
+use help::NoSlot;
 use kernel::{
-    new_mutex,
     prelude::*,
-    sync::{
-        rcu,
-        Mutex, //
-    },
+    sync::rcu, //
 };
 use layout::Layout;
+use misuse::{
+    Misuse,
+    Reported, //
+};
+use node::Node;
+use refusal::Refusals;
+use request::{
+    Direction,
+    Request, //
+};
 use slot::{
     Mapping,
     NotMapped, //
 };
 use span::FreeSlot;
-use stock::Stock;
-use take::Waiting;
-
-pub(crate) use stats::Stats;
-pub(crate) use stock::GrowError;
-
-/// Which way the bytes of a mapping go.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Direction {
-    /// The device reads.
-    ToDevice,
-    /// The device writes.
-    FromDevice,
-    /// Both.
-    Bidirectional,
-}
-
-impl Direction {
-    /// Whether the device may read the buffer.
-    #[inline]
-    pub(crate) fn device_reads(self) -> bool {
-        self != Self::FromDevice
-    }
-
-    /// Whether the device may write to the buffer.
-    #[inline]
-    pub(crate) fn device_writes(self) -> bool {
-        self != Self::ToDevice
-    }
-}
-
-/// A mapping that is asked for.
-///
-/// # Invariants
-///
-/// `size` bytes at `orig` are a buffer that its driver keeps until the mapping is undone.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Request {
-    orig: Phys,
-    size: usize,
-    alloc_align_mask: u64,
-    direction: Direction,
-}
-
-impl Request {
-    /// Asks for a mapping of `size` bytes at `orig`. `alloc_align_mask` are address bits that must
-    /// be clear at both ends of the allocation, 0 but for dma-iommu.
-    ///
-    /// # Safety
-    ///
-    /// The type invariant must hold.
-    #[inline]
-    pub(crate) unsafe fn new(
-        orig: Phys,
-        size: usize,
-        alloc_align_mask: u64,
-        direction: Direction,
-    ) -> Self {
-        // INVARIANT: By the safety requirement.
-        Self {
-            orig,
-            size,
-            alloc_align_mask,
-            direction,
-        }
-    }
-}
+use stats::Stats;
 
 /// The allocator.
 #[pin_data]
@@ -143,44 +89,46 @@ pub(crate) struct Pool {
     /// Where devices see the last byte that `directory` has an entry for.
     last_address: u64,
     caches: CpuCaches,
-    /// By NUMA node, at least one.
-    depots: KVec<Pin<KBox<Depot>>>,
     #[pin]
-    stock: Mutex<Stock>,
+    gates: Gates,
+    /// By number, at least one.
+    nodes: KVec<Pin<KBox<Node>>>,
     stats: Stats,
-    waiting: Waiting,
-    /// Rung when a depot runs low.
+    refusals: Refusals,
+    reported: Reported,
+    /// Rung when a stock runs low.
     #[pin]
-    pub(crate) doorbell: Doorbell,
+    bell: Bell,
+}
+
+/// A mapping was not made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NotMade {
+    /// The legacy pool may serve it.
+    Legacy,
+    /// Nobody may: it was refused, counted and reported.
+    Refused,
 }
 
 impl Pool {
-    /// A pool without any slot.
-    ///
-    /// May sleep.
-    pub(crate) fn new() -> impl PinInit<Self, Error> {
-        Self::with_nodes(memory::nodes())
-    }
-
-    /// The same with depots for so many NUMA nodes, whether they are there or not.
-    ///
-    /// May sleep.
-    pub(crate) fn with_nodes(nodes: usize) -> impl PinInit<Self, Error> {
+    /// A pool without any slot, for so many NUMA nodes. May sleep.
+    pub(crate) fn new(nodes: usize) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             directory: Directory::new(memory::frames())?,
             last_address: device::last_address(directory.bytes()),
             caches: CpuCaches::new()?,
-            depots: {
-                let mut depots = KVec::new();
+            gates <- Gates::new(),
+            nodes: {
+                let mut made = KVec::new();
                 for _ in 0..nodes {
-                    depots.push(KBox::pin_init(Depot::new(), GFP_KERNEL)?, GFP_KERNEL)?;
+                    made.push(KBox::pin_init(Node::new(), GFP_KERNEL)?, GFP_KERNEL)?;
                 }
-                depots
+                made
             },
-            stock <- new_mutex!(Stock::new()),
             stats: Stats::new(),
-            waiting: Waiting::new(),
-            doorbell <- Doorbell::new(),
+            refusals: Refusals::new(),
+            reported: Reported::new(),
+            bell <- Bell::new(),
         })
     }
 
@@ -206,51 +154,64 @@ impl Pool {
         Some(Self::begin(dev, request, slot, layout.offset))
     }
 
-    /// Makes a mapping and returns its address.
+    /// Makes a mapping and returns its address. Any context but NMI.
     ///
-    /// [`None`] leaves nothing behind: the legacy pool is next. Any context but NMI.
+    /// An error leaves nothing behind.
     #[inline]
-    pub(crate) fn map(&self, dev: DmaDevice<'_>, request: &Request) -> Option<Phys> {
+    pub(crate) fn map(
+        &self,
+        dev: DmaDevice<'_>,
+        request: &Request,
+        quiet: bool,
+    ) -> Result<Phys, NotMade> {
         let rules = dev.constraints(request.alloc_align_mask);
         let Some(layout) = Layout::find(request.orig.raw(), request.size, &rules) else {
             self.stats.oversize.add(1);
-            return None;
+            return Err(NotMade::Legacy);
         };
-        let Some((slot, class)) = self.take(layout.class) else {
-            return self.refused(dev, request, layout.class);
+        let (slot, class) = match self.take(layout.class) {
+            Ok(found) => found,
+            Err(NoSlot::Closed) => {
+                self.refuse(dev, request.size, Some(layout.class), quiet);
+                return Err(NotMade::Refused);
+            }
+            Err(NoSlot::Left) => return Err(self.leave(dev, request, layout.class)),
         };
         if !dev.reaches(slot.base.add(layout.offset), request.size) {
             self.put_back(slot, class);
             self.stats.unreachable.add(1);
-            return self.refused(dev, request, layout.class);
+            return Err(self.leave(dev, request, layout.class));
         }
         if class != layout.class {
             self.fell_back(dev, request, layout.class, class);
         }
-        Some(Self::begin(dev, request, slot, layout.offset))
+        Ok(Self::begin(dev, request, slot, layout.offset))
     }
 
-    /// Makes a mapping that the legacy pool could not make either, if kccd makes a slot for it in
-    /// time. [`None`] is a failed mapping, which is counted. Any context but NMI.
+    /// Makes a mapping that the legacy pool could not make either. Any context but NMI.
+    ///
+    /// [`NotMade::Legacy`] if it was the legacy pool's affair alone.
     #[cold]
     #[inline(never)]
-    pub(crate) fn map_last(&self, dev: DmaDevice<'_>, request: &Request) -> Option<Phys> {
+    pub(crate) fn map_last(
+        &self,
+        dev: DmaDevice<'_>,
+        request: &Request,
+        quiet: bool,
+    ) -> Result<Phys, NotMade> {
+        if !dev.reaches(Phys::new(0), self.directory.bytes()) {
+            return Err(NotMade::Legacy);
+        }
         let rules = dev.constraints(request.alloc_align_mask);
         let layout = Layout::find(request.orig.raw(), request.size, &rules);
-        // What is made is made anywhere.
-        let reaches_all = dev.reaches(Phys::new(0), self.directory.bytes());
-        let found = layout.filter(|_| reaches_all).and_then(|layout| {
-            let (slot, class) = self.take_last(layout.class)?;
-            trace::fallback(dev, request.size, layout.class, Some(class));
-            Some((slot, layout.offset))
-        });
-        let Some((slot, offset)) = found else {
-            self.stats.exhausted.add(1);
-            trace::exhausted(dev, request.size);
-            return None;
+        let class = layout.map(|layout| layout.class);
+        let found = layout.and_then(|layout| Some((layout, self.take_last(layout.class)?)));
+        let Some((layout, (slot, larger))) = found else {
+            self.refuse(dev, request.size, class, quiet);
+            return Err(NotMade::Refused);
         };
-        self.stats.late.add(1);
-        Some(Self::begin(dev, request, slot, offset))
+        self.fell_back(dev, request, layout.class, larger);
+        Ok(Self::begin(dev, request, slot, layout.offset))
     }
 
     /// Begins the mapping in `slot`, whose class holds it at `offset`; returns its address.
@@ -278,13 +239,16 @@ impl Pool {
     /// Returns whether the address is ours. Any context but NMI.
     #[inline]
     pub(crate) fn unmap(&self, dev: DmaDevice<'_>, addr: Phys, size: usize, copy: bool) -> bool {
-        // So that the span stays where it is: see retire.rs.
-        let _rcu = rcu::read_lock();
         let Some(span) = self.directory.get(addr) else {
             return false;
         };
-        let Some((slot, offset)) = span.slot_at(addr) else {
-            return false;
+        let binding = span.binding();
+        let found = binding
+            .class()
+            .and_then(|class| Some((class, span.slot_at(class, addr)?)));
+        let Some((class, (slot, offset))) = found else {
+            self.misuse(dev, Misuse::DoubleUnmap, addr, size);
+            return true;
         };
         let mapping = match slot.slot.claim(offset, size) {
             Some(mapping) => mapping,
@@ -293,17 +257,23 @@ impl Pool {
                 None => return true,
             },
         };
+        if !span.is_bound_as(binding) {
+            // See span.rs.
+            slot.slot.unclaim(&mapping);
+            self.misuse(dev, Misuse::DoubleUnmap, addr, size);
+            return true;
+        }
         if copy {
             dev.flush();
-            Sides::of(&slot, &mapping).copy_to_private();
+            Sides::of(&slot, &mapping.first(size)).copy_to_private();
         }
         trace::unbounced(dev, mapping.orig(), addr, mapping.size());
         slot.slot.free();
-        self.put(slot, span.class());
+        self.put(slot, class);
         true
     }
 
-    /// Claims the mapping at `offset`, whose size is not `size`; returns what of it is to be copied.
+    /// Claims the mapping at `offset`, whose size is not `size`.
     #[cold]
     #[inline(never)]
     fn claim_any(
@@ -319,7 +289,7 @@ impl Pool {
                 if size > mapping.size() {
                     self.misuse(dev, Misuse::PastTheEnd, addr, size);
                 }
-                return Some(mapping.first(size));
+                return Some(mapping);
             }
             Err(NotMapped::Over) => Misuse::DoubleUnmap,
             Err(NotMapped::Never | NotMapped::Elsewhere) => Misuse::WrongAddress,
@@ -368,7 +338,7 @@ impl Pool {
         wanted: bool,
         copy: impl Fn(&Sides),
     ) -> bool {
-        // So that the span stays where it is: see retire.rs.
+        // So that the memory stays shared until the copy is over, see `kccd::memory`.
         let _rcu = rcu::read_lock();
         let Some(span) = self.directory.get(addr) else {
             return false;
@@ -376,14 +346,17 @@ impl Pool {
         if !wanted {
             return true;
         }
-        let Some((slot, _)) = span.slot_at(addr) else {
-            return false;
-        };
-        let Ok(mapping) = slot.slot.mapping() else {
-            return self.misuse(dev, Misuse::WrongAddress, addr, size);
-        };
-        let Some((part, whole)) = Sides::of(&slot, &mapping).part(addr, size) else {
-            return self.misuse(dev, Misuse::WrongAddress, addr, size);
+        let binding = span.binding();
+        let slot = binding.class().and_then(|class| span.slot_at(class, addr));
+        let part = slot.and_then(|(slot, _)| {
+            let mapping = slot.slot.mapping().ok()?;
+            // As in `unmap()`; it may change later, but then the driver is in the wrong.
+            Some(mapping).filter(|_| span.is_bound_as(binding))?;
+            Sides::of(&slot, &mapping).part(addr, size)
+        });
+        let Some((part, whole)) = part else {
+            self.misuse(dev, Misuse::WrongAddress, addr, size);
+            return true;
         };
         copy(&part);
         if !whole {
@@ -392,19 +365,18 @@ impl Pool {
         true
     }
 
-    /// Whether `addr` lies in one of our slots.
+    /// Whether `addr` lies in our memory.
     #[inline]
     pub(crate) fn owns(&self, addr: Phys) -> bool {
         self.directory.get(addr).is_some()
     }
 
     /// The largest mapping that `dev` may ask for, in bytes; 0 if that is for the legacy pool to
-    /// say: as long as there is no slot of the largest class, or none that the device reaches for
-    /// sure, a mapping could only be left to it. May be called from any context.
+    /// say: as long as there is no memory, or none that the device reaches for sure, a mapping could
+    /// only be left to it. Any context.
     pub(crate) fn max_mapping_bytes(&self, dev: DmaDevice<'_>) -> usize {
-        let largest = SizeClass::all().last();
-        let made = |class| self.depots.iter().any(|depot| depot.slots(class) > 0);
-        if largest.is_some_and(made) && dev.reaches(Phys::new(0), self.directory.bytes()) {
+        let has_memory = self.shared_bytes() > 0;
+        if has_memory && dev.reaches(Phys::new(0), self.directory.bytes()) {
             layout::max_mapping_bytes(dev.min_align_mask())
         } else {
             0
@@ -414,55 +386,16 @@ impl Pool {
     #[cold]
     #[inline(never)]
     fn fell_back(&self, dev: DmaDevice<'_>, request: &Request, from: SizeClass, to: SizeClass) {
-        self.stats.fallback(from).add(1);
+        self.stats.class(from).fallback.add(1);
         trace::fallback(dev, request.size, from, Some(to));
     }
 
     /// The mapping is left to the legacy pool.
     #[cold]
     #[inline(never)]
-    fn refused(&self, dev: DmaDevice<'_>, request: &Request, class: SizeClass) -> Option<Phys> {
-        self.stats.note_refused(class);
+    fn leave(&self, dev: DmaDevice<'_>, request: &Request, class: SizeClass) -> NotMade {
+        self.stats.class(class).left.add(1);
         trace::fallback(dev, request.size, class, None);
-        None
-    }
-
-    /// Counts and reports, once for each kind, what a driver should not do. Returns `true`: the
-    /// address is ours, and nobody else shall try.
-    #[cold]
-    #[inline(never)]
-    fn misuse(&self, dev: DmaDevice<'_>, what: Misuse, addr: Phys, size: usize) -> bool {
-        self.stats.misuse.add(1);
-        if self.stats.first_misuse(what) {
-            dev_err!(
-                dev.device(),
-                "cc_swiotlb: {} at {:#x}, {} bytes\n",
-                what.text(),
-                addr.raw(),
-                size
-            );
-        }
-        true
-    }
-}
-
-/// What a driver should not do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Misuse {
-    /// A mapping is unmapped that is over.
-    DoubleUnmap,
-    /// No mapping starts at the address, or for a sync, contains it.
-    WrongAddress,
-    /// The mapping ends before the range does.
-    PastTheEnd,
-}
-
-impl Misuse {
-    fn text(self) -> &'static str {
-        match self {
-            Self::DoubleUnmap => "double unmap",
-            Self::WrongAddress => "wrong address, no mapping there:",
-            Self::PastTheEnd => "access past the end of the mapping",
-        }
+        NotMade::Legacy
     }
 }

@@ -216,10 +216,12 @@ impl Slot {
         }
     }
 
-    /// Whether no mapping owns the slot. True of a slot as well that was taken a moment ago, for a
-    /// mapping that is not recorded yet.
-    pub(crate) fn is_free(&self) -> bool {
-        self.word.load(Relaxed) == FREE
+    /// Takes back a claim on `mapping` that turned out to be of another slot.
+    #[cold]
+    pub(crate) fn unclaim(&self, mapping: &Mapping) {
+        let word = word_of(mapping.offset, mapping.size);
+        // INVARIANT: As before the claim.
+        self.word.store(word, Release);
     }
 
     /// Ends the mapping that the caller has claimed; the caller owns the slot now.

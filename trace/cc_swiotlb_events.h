@@ -8,29 +8,26 @@
 #include <linux/device.h>
 #include <linux/tracepoint.h>
 
-/* kccd made slots of one class out of shared memory. */
+/* kccd shared memory and added it to a node's stock. */
 TRACE_EVENT(cc_swiotlb_refill,
 
-	TP_PROTO(int node, u32 slot_bytes, u32 slots, u64 shared_bytes),
-	TP_ARGS(node, slot_bytes, slots, shared_bytes),
+	TP_PROTO(int node, u64 bytes, u64 shared_bytes),
+	TP_ARGS(node, bytes, shared_bytes),
 
 	TP_STRUCT__entry(
 		__field(int, node)
-		__field(u32, slot_bytes)
-		__field(u32, slots)
+		__field(u64, bytes)
 		__field(u64, shared_bytes)
 	),
 
 	TP_fast_assign(
 		__entry->node = node;
-		__entry->slot_bytes = slot_bytes;
-		__entry->slots = slots;
+		__entry->bytes = bytes;
 		__entry->shared_bytes = shared_bytes;
 	),
 
-	TP_printk("node=%d slot_bytes=%u slots=%u shared_bytes=%llu",
-		  __entry->node, __entry->slot_bytes, __entry->slots,
-		  __entry->shared_bytes)
+	TP_printk("node=%d bytes=%llu shared_bytes=%llu",
+		  __entry->node, __entry->bytes, __entry->shared_bytes)
 );
 
 /* kccd made a chunk private again. */
@@ -85,7 +82,7 @@ TRACE_EVENT(cc_swiotlb_fallback,
 );
 
 /* A mapping that nobody could serve. */
-TRACE_EVENT(cc_swiotlb_exhausted,
+TRACE_EVENT(cc_swiotlb_refused,
 
 	TP_PROTO(struct device *dev, size_t size),
 	TP_ARGS(dev, size),

@@ -32,7 +32,7 @@ declare_trace! {
     /// # Safety
     ///
     /// None.
-    unsafe fn cc_swiotlb_refill(node: c_int, slot_bytes: u32, slots: u32, shared_bytes: u64);
+    unsafe fn cc_swiotlb_refill(node: c_int, bytes: u64, shared_bytes: u64);
 
     /// # Safety
     ///
@@ -52,7 +52,7 @@ declare_trace! {
     /// # Safety
     ///
     /// `dev` must be a valid device.
-    unsafe fn cc_swiotlb_exhausted(dev: *mut bindings::device, size: usize);
+    unsafe fn cc_swiotlb_refused(dev: *mut bindings::device, size: usize);
 }
 
 /// A mapping is over.
@@ -62,17 +62,10 @@ pub(crate) fn unbounced(dev: DmaDevice<'_>, orig: Phys, bounce: Phys, size: usiz
     unsafe { swiotlb_unbounced(dev.as_raw(), orig.raw(), bounce.raw(), size) }
 }
 
-/// There are more slots of `class`.
-pub(crate) fn refill(node: usize, class: SizeClass, slots: usize, shared_bytes: u64) {
+/// There is more shared memory.
+pub(crate) fn refill(node: usize, bytes: usize, shared_bytes: u64) {
     // SAFETY: Numbers only.
-    unsafe {
-        cc_swiotlb_refill(
-            node as c_int,
-            class.slot_bytes() as u32,
-            slots as u32,
-            shared_bytes,
-        )
-    }
+    unsafe { cc_swiotlb_refill(node as c_int, bytes as u64, shared_bytes) }
 }
 
 /// A chunk is private again.
@@ -89,7 +82,7 @@ pub(crate) fn fallback(dev: DmaDevice<'_>, size: usize, wanted: SizeClass, by: O
 }
 
 /// Nobody could serve a mapping.
-pub(crate) fn exhausted(dev: DmaDevice<'_>, size: usize) {
+pub(crate) fn refused(dev: DmaDevice<'_>, size: usize) {
     // SAFETY: A `DmaDevice` is valid.
-    unsafe { cc_swiotlb_exhausted(dev.as_raw(), size) }
+    unsafe { cc_swiotlb_refused(dev.as_raw(), size) }
 }

@@ -10,7 +10,16 @@ import signal
 import sys
 from pathlib import Path
 
-from lib import initramfs, kernel, machine, progress, session, source, toolchain
+from lib import (
+    disks,
+    initramfs,
+    kernel,
+    machine,
+    progress,
+    session,
+    source,
+    toolchain,
+)
 from lib.failure import Failure
 
 STATUSES = """
@@ -36,7 +45,8 @@ interactive shell, or, if standard input is not a terminal, the commands are
 read from it.
 
 In the guest: busybox, fio, mkfs.xfs, xfs_repair, mkfs.ext4, e2fsck; sysfs,
-debugfs and tracefs mounted; /dev/nvme<N>n1 and /dev/vd<X>, 1 GiB each, empty.
+debugfs and tracefs mounted; /dev/nvme<N>n1, /dev/vd<X> and /dev/sd<X> (virtio-scsi
+and AHCI), 1 GiB each, empty.
 """
 
 
@@ -69,7 +79,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default="cc",
         help="who bounces: cc_swiotlb or what the kernel had before; cc",
     )
-    add("--cpus", type=int, default=2, metavar="N", help="2")
+    add("--cpus", type=int, default=2, metavar="N", help="1 to 64, 2 unless given")
     add("--mem", default="1G", metavar="SIZE", help="256M to 32G, 1G unless given")
     add(
         "--nodes",
@@ -80,6 +90,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     add("--nvme", type=int, default=1, metavar="N", help="NVMe disks, 1")
     add("--blk", type=int, default=1, metavar="N", help="virtio disks, 1")
+    add("--scsi", type=int, default=0, metavar="N", help="virtio-scsi disks, 0")
+    add("--ahci", type=int, default=0, metavar="N", help="SATA disks (AHCI), 0")
+    add(
+        "--plug",
+        action="append",
+        default=[],
+        metavar="SIZE@S",
+        help="plug so much memory S seconds after the command's start, which the guest "
+        "puts online; a multiple of 128M; may be repeated",
+    )
     add(
         "--net",
         action="store_true",
@@ -91,6 +111,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default=0,
         metavar="N",
         help="hold every disk request for so long (at most 16 at a time on a disk)",
+    )
+    add(
+        "--null-ms",
+        type=int,
+        default=None,
+        metavar="N",
+        help="disks of all kinds store nothing, read as zeroes and hold every request "
+        "for so long, any number at a time; 0 is not at all",
     )
     add(
         "--convert-us",
@@ -167,8 +195,8 @@ def ready_kernel(debug: bool) -> kernel.Kernel:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs a guest."""
-    if arguments.cpus < 1 or arguments.nvme < 0 or arguments.blk < 0:
-        raise Failure("--cpus, --nvme and --blk take a number that makes sense")
+    if not 1 <= arguments.cpus <= machine.MAX_CPUS:
+        raise Failure(f"--cpus {arguments.cpus}: from 1 to {machine.MAX_CPUS}")
     for path in arguments.add:
         if not path.exists():
             raise Failure(f"--add {path}: there is no such file")
@@ -181,13 +209,18 @@ def run(arguments: argparse.Namespace) -> int:
         nodes=machine.parse_nodes(arguments.nodes, arguments.cpus, memory),
         nvme=arguments.nvme,
         blk=arguments.blk,
+        scsi=arguments.scsi,
+        ahci=arguments.ahci,
+        plugs=[machine.parse_plug(each) for each in arguments.plug],
         net=arguments.net,
         latency_ms=arguments.latency_ms,
+        null_ms=arguments.null_ms,
         convert_us=arguments.convert_us,
         append=arguments.append,
         accel=arguments.accel,
         qemu=arguments.qemu_append.split(),
     )
+    disks.check(options)
     built = ready_kernel(arguments.debug)
     guest = session.Session(options, built, initramfs.build())
     guest.added = [path.absolute() for path in arguments.add]

@@ -24,6 +24,7 @@
  */
 #define DB_SLICES	5
 
+struct db_run;
 struct db_thread;
 
 /**
@@ -61,6 +62,7 @@ struct db_case {
 
 /**
  * struct db_thread - one of the threads that measure at the same time
+ * @run: the threads, this one among them
  * @dev: test device
  * @c: the case
  * @near: area with the drivers' buffers
@@ -72,6 +74,7 @@ struct db_case {
  * @floor_ps: the same of the floor
  */
 struct db_thread {
+	struct db_run *run;
 	struct device *dev;
 	struct db_case c;
 	u8 *near;
@@ -103,6 +106,7 @@ static inline u8 *db_far(struct db_thread *t, unsigned int i)
 /* thread.c */
 struct db_thread *db_thread_alloc(struct device *dev);
 void db_thread_free(struct db_thread *t);
+int db_agree(struct db_thread *t, bool content);
 int db_measure(struct db_thread **threads, unsigned int n, u64 slice_ns);
 
 /* age.c */

@@ -29,6 +29,7 @@
  * @slice_ns: for how long each slice is measured, in ns
  * @waiting: threads that wait for the others
  * @turn: counts how often they were all there
+ * @discontent: the turn in which one of them was not content last
  * @broken: one of them failed; nobody waits any more
  */
 struct db_run {
@@ -36,6 +37,7 @@ struct db_run {
 	u64 slice_ns;
 	atomic_t waiting;
 	atomic_t turn;
+	atomic_t discontent;
 	bool broken;
 };
 
@@ -119,6 +121,26 @@ static int db_meet(struct db_run *run)
 	return 0;
 }
 
+/**
+ * db_agree() - wait for all threads, and ask whether all are content
+ * @t: this thread
+ * @content: whether this one is
+ *
+ * Context: may sleep.
+ * Return: 1 if all are, 0 if not, or -ECANCELED when one of them has failed.
+ */
+int db_agree(struct db_thread *t, bool content)
+{
+	struct db_run *run = t->run;
+	int turn = atomic_read(&run->turn);
+	int ret;
+
+	if (!content)
+		atomic_set(&run->discontent, turn);
+	ret = db_meet(run);
+	return ret ?: atomic_read(&run->discontent) != turn;
+}
+
 /* Calls @round for as long as a slice lasts; returns ps for one buffer. */
 static u64 db_slice(struct db_run *run, struct db_thread *t,
 		    void (*round)(struct db_thread *t))
@@ -189,7 +211,11 @@ static int db_thread_main(void *data)
  */
 int db_measure(struct db_thread **threads, unsigned int n, u64 slice_ns)
 {
-	struct db_run run = { .n = n, .slice_ns = slice_ns };
+	struct db_run run = {
+		.n = n,
+		.slice_ns = slice_ns,
+		.discontent = ATOMIC_INIT(-1),
+	};
 	struct db_job jobs[DB_THREADS] = {};
 	unsigned int i, started;
 	int ret = 0;
@@ -203,6 +229,7 @@ int db_measure(struct db_thread **threads, unsigned int n, u64 slice_ns)
 
 		job->run = &run;
 		job->thread = threads[started];
+		job->thread->run = &run;
 		init_completion(&job->done);
 		task = kthread_create(db_thread_main, job, "bench/%u", started);
 		if (IS_ERR(task)) {

@@ -4,6 +4,7 @@
  */
 
 #include <linux/cc_platform.h>
+#include <linux/platform_device.h>
 #include <linux/sched.h>
 
 #include "dma_test.h"
@@ -138,4 +139,48 @@ void dt_need_sync(struct dt *dt)
 			dt_unmap(&m);
 		}
 	}
+}
+
+/*
+ * A driver that is content with the mask that its bus has set never calls
+ * dma_set_mask(). Its mappings need their syncs all the same.
+ */
+void dt_no_mask_set(struct dt *dt)
+{
+	struct platform_device_info info = {
+		.name = "cc_swiotlb_dma_test_plain",
+		.id = PLATFORM_DEVID_NONE,
+		.dma_mask = DMA_BIT_MASK(64),
+	};
+	struct platform_device *pdev = platform_device_register_full(&info);
+	unsigned int d;
+
+	if (!dt_expect(!IS_ERR(pdev), "no device"))
+		return;
+	for (d = 0; d < 3; d++) {
+		u32 written = dt_next_seed();
+		struct dt_map m = {
+			.dev = &pdev->dev,
+			.cpu = dt->area + PAGE_SIZE,
+			.size = 3000,
+			.dir = dt_direction(d),
+			.seed = dt_next_seed(),
+		};
+		bool need;
+
+		dt_fill_cpu(&m, m.seed);
+		if (dt_map(&m))
+			break;
+		need = dma_need_sync(m.dev, m.dma);
+		if (dt_fault == DT_FAULT_NEED_SYNC)
+			need = false;
+		dt_expect(need, "no sync is needed, direction %d", m.dir);
+		if (m.dir != DMA_TO_DEVICE) {
+			dt_fill_bounce(&m, written, 0, m.size);
+			dt_sync_for_cpu(&m, 0, m.size);
+			dt_check_cpu(&m, written, 0, m.size, "synced");
+		}
+		dt_unmap(&m);
+	}
+	platform_device_unregister(pdev);
 }

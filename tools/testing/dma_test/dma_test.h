@@ -19,6 +19,7 @@
 #include <linux/device.h>
 #include <linux/dma-mapping.h>
 #include <linux/mm.h>
+#include <linux/pci.h>
 #include <linux/prandom.h>
 #include <linux/sizes.h>
 #include <linux/types.h>
@@ -55,6 +56,8 @@ enum dt_fault {
 	DT_FAULT_REFUSE,	/* the largest mapping is refused */
 	DT_FAULT_NEED_SYNC,	/* a bounced mapping is said to need no sync */
 	DT_FAULT_WARN,		/* the kernel warns */
+	DT_FAULT_ENDLESS,	/* a search for a slot never ends */
+	DT_FAULT_SYNC_BACK,	/* a FROM_DEVICE buffer is copied to the device */
 };
 
 /**
@@ -174,6 +177,8 @@ void dt_need_sync(struct dt *dt);
 void dt_sync_every_range(struct dt *dt);
 void dt_sync_random_range(struct dt *dt);
 void dt_skip_cpu_sync(struct dt *dt);
+void dt_sync_in_turn(struct dt *dt);
+void dt_no_mask_set(struct dt *dt);
 
 void dt_other_cpu(struct dt *dt);
 void dt_hardirq(struct dt *dt);
@@ -190,5 +195,14 @@ void dt_unmap_inside(struct dt *dt);
 void dt_unmap_never_mapped(struct dt *dt);
 void dt_sync_past_end(struct dt *dt);
 void dt_sync_unmapped(struct dt *dt);
+void dt_unmap_other_length(struct dt *dt);
+
+void dt_small_leave_large(struct dt *dt);
+void dt_exhausted_with_mask(struct dt *dt);
+void dt_small_mask_has_enough(struct dt *dt);
+
+struct pci_dev *dt_iommu_device(void);
+void dt_untrusted(struct dt *dt);
+void dt_linked(struct dt *dt);
 
 #endif /* CC_SWIOTLB_DMA_TEST_H */

@@ -189,3 +189,29 @@ void dt_sync_unmapped(struct dt *dt)
 		     "sync after unmap");
 	dt_check_slots(dt, SZ_2K);
 }
+
+/*
+ * A length that came from the host: more than the slot has, more than memory
+ * has, none, less. The original buffer has its own length.
+ */
+void dt_unmap_other_length(struct dt *dt)
+{
+	static const size_t lengths[] = {
+		1001, SZ_2K, SZ_4K, SZ_512K, SZ_1G, 999, 1,
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(lengths); i++) {
+		struct dt_map m = dt_victim(dt, 1000);
+		u32 written = dt_next_seed();
+
+		if (dt_map(&m))
+			return;
+		dt_fill_bounce(&m, written, 0, m.size);
+		dma_unmap_single(m.dev, m.dma, lengths[i], m.dir);
+		if (dt_fault == DT_FAULT_OVERRUN)
+			m.cpu[m.size] ^= 0xff;
+		dt_check_guards(&m, m.seed);
+	}
+	dt_check_slots(dt, 1000);
+}

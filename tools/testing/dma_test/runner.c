@@ -24,6 +24,14 @@ static bool misuse;
 module_param(misuse, bool, 0444);
 MODULE_PARM_DESC(misuse, "run the misuse cases instead (cc_swiotlb only)");
 
+static bool iommu;
+module_param(iommu, bool, 0444);
+MODULE_PARM_DESC(iommu, "run the cases of a device behind an IOMMU instead");
+
+static bool exhaust;
+module_param(exhaust, bool, 0444);
+MODULE_PARM_DESC(exhaust, "run the cases that map until they are refused instead");
+
 bool dt_quick;
 module_param_named(quick, dt_quick, bool, 0444);
 MODULE_PARM_DESC(quick, "fewer sizes and offsets in each case");
@@ -72,6 +80,8 @@ static const char * const dt_fault_names[] = {
 	[DT_FAULT_REFUSE] = "refuse",
 	[DT_FAULT_NEED_SYNC] = "need_sync",
 	[DT_FAULT_WARN] = "warn",
+	[DT_FAULT_ENDLESS] = "endless",
+	[DT_FAULT_SYNC_BACK] = "sync_back",
 };
 
 static const struct dt_case dt_cases[] = {
@@ -86,7 +96,9 @@ static const struct dt_case dt_cases[] = {
 	{ "need_sync", dt_need_sync },
 	{ "sync_every_range", dt_sync_every_range },
 	{ "sync_random_range", dt_sync_random_range },
+	{ "sync_in_turn", dt_sync_in_turn },
 	{ "skip_cpu_sync", dt_skip_cpu_sync },
+	{ "no_mask_set", dt_no_mask_set },
 	{ "other_cpu", dt_other_cpu },
 	{ "hardirq", dt_hardirq },
 	{ "softirq", dt_softirq },
@@ -103,6 +115,18 @@ static const struct dt_case dt_misuse_cases[] = {
 	{ "unmap_never_mapped", dt_unmap_never_mapped },
 	{ "sync_past_end", dt_sync_past_end },
 	{ "sync_unmapped", dt_sync_unmapped },
+	{ "unmap_other_length", dt_unmap_other_length },
+};
+
+static const struct dt_case dt_exhaust_cases[] = {
+	{ "small_leave_large", dt_small_leave_large },
+	{ "exhausted_with_mask", dt_exhausted_with_mask },
+	{ "small_mask_has_enough", dt_small_mask_has_enough },
+};
+
+static const struct dt_case dt_iommu_cases[] = {
+	{ "untrusted", dt_untrusted },
+	{ "linked", dt_linked },
 };
 
 static atomic_t dt_failures;
@@ -246,6 +270,12 @@ static int dt_with_device(struct device *dev)
 	if (misuse)
 		ret = dt_run_all(&dt, dt_misuse_cases,
 				 ARRAY_SIZE(dt_misuse_cases));
+	else if (exhaust)
+		ret = dt_run_all(&dt, dt_exhaust_cases,
+				 ARRAY_SIZE(dt_exhaust_cases));
+	else if (iommu)
+		ret = dt_run_all(&dt, dt_iommu_cases,
+				 ARRAY_SIZE(dt_iommu_cases));
 	else
 		ret = dt_run_all(&dt, dt_cases, ARRAY_SIZE(dt_cases));
 
@@ -253,9 +283,36 @@ static int dt_with_device(struct device *dev)
 	return ret;
 }
 
-static int __init dt_init(void)
+static int __init dt_on_platform_bus(void)
 {
 	struct platform_device *pdev;
+	int ret;
+
+	pdev = platform_device_register_simple("cc_swiotlb_dma_test",
+					       PLATFORM_DEVID_NONE, NULL, 0);
+	if (IS_ERR(pdev))
+		return PTR_ERR(pdev);
+	ret = dt_with_device(&pdev->dev);
+	platform_device_unregister(pdev);
+	return ret;
+}
+
+static int __init dt_behind_iommu(void)
+{
+	struct pci_dev *pdev = dt_iommu_device();
+	int ret;
+
+	if (!pdev) {
+		pr_err("cc_swiotlb_dma_test: iommu=1 needs QEMU's device edu behind an IOMMU\n");
+		return -ENODEV;
+	}
+	ret = dt_with_device(&pdev->dev);
+	pci_dev_put(pdev);
+	return ret;
+}
+
+static int __init dt_init(void)
+{
 	int ret;
 
 	ret = match_string(dt_fault_names, ARRAY_SIZE(dt_fault_names), fault);
@@ -270,15 +327,7 @@ static int __init dt_init(void)
 	if (ret)
 		return ret;
 
-	pdev = platform_device_register_simple("cc_swiotlb_dma_test",
-					       PLATFORM_DEVID_NONE, NULL, 0);
-	if (IS_ERR(pdev)) {
-		ret = PTR_ERR(pdev);
-	} else {
-		ret = dt_with_device(&pdev->dev);
-		platform_device_unregister(pdev);
-	}
-
+	ret = iommu ? dt_behind_iommu() : dt_on_platform_bus();
 	dt_pattern_exit();
 	return ret;
 }

@@ -220,3 +220,42 @@ void dt_skip_cpu_sync(struct dt *dt)
 		}
 	}
 }
+
+/*
+ * A buffer of DMA_FROM_DEVICE that driver and device use in turn: the driver
+ * looks at it, hands it back unchanged, and the device writes another part. To
+ * hand it back must copy nothing, or what the device has written meanwhile and
+ * what it wrote before would be lost.
+ */
+void dt_sync_in_turn(struct dt *dt)
+{
+	static const size_t sizes[] = { 64, 512, 1500, SZ_4K, SZ_16K };
+	unsigned int s;
+
+	for (s = 0; s < ARRAY_SIZE(sizes) && !dt_failed(); s++) {
+		size_t size = sizes[s], third = size / 3;
+		u32 one = dt_next_seed(), two = dt_next_seed();
+		struct dt_map m;
+
+		if (dt_begin(dt, &m, 64, size, DMA_FROM_DEVICE))
+			return;
+
+		dt_fill_bounce(&m, one, 0, third);
+		dt_sync_for_cpu(&m, 0, size);
+		dt_check_cpu(&m, one, 0, third, "the device's first part");
+
+		/* Before the driver has handed it back: devices are fast. */
+		dt_fill_bounce(&m, two, third, 2 * third);
+		dt_sync_for_device(&m, 0, size);
+		if (dt_fault == DT_FAULT_SYNC_BACK)
+			memcpy(m.bounce, m.cpu, size);
+		dt_check_bounce(&m, one, 0, third, "handed back");
+		dt_check_bounce(&m, two, third, 2 * third, "handed back");
+
+		dt_sync_for_cpu(&m, 0, size);
+		dt_check_cpu(&m, one, 0, third, "the device's first part");
+		dt_check_cpu(&m, two, third, 2 * third,
+			     "the device's second part");
+		dt_end(&m);
+	}
+}

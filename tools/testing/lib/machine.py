@@ -10,18 +10,15 @@ the host gets to see.  Offset N in that file is guest-physical address N.
 import dataclasses
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
+from lib import disks
 from lib.failure import Failure
 
 MIB = 1 << 20
 GIB = 1 << 30
 
 QEMU = "qemu-system-x86_64"
-
-DISK_SIZE = GIB
 
 # Without five-level page tables: while the kernel identifies the CPU it forgets
 # for a moment that it uses them, and KASAN takes the memory that an interrupt in
@@ -35,10 +32,24 @@ SHARED_BIT = 0x1000000000
 MAX_MEMORY = 32 * GIB
 MIN_MEMORY = 256 * MIB
 MAX_NODES = 8
+# CONFIG_NR_CPUS.
+MAX_CPUS = 64
 
 # The q35 machine puts all memory below 4 GiB if it is less than this, and
 # otherwise 2 GiB there and the rest from 4 GiB on.
 LOW_LIMIT = 0xB0000000
+
+# Each NVMe request of more than two pages takes a page of coherent memory, without
+# waiting. The kernel has 128 KiB of it for each GiB of memory, and more only after a
+# while, which on a busy host is too late. With more disks than this it gets the most
+# that a large guest has by default.
+FEW_NVME = 8
+COHERENT_POOL = "4M"
+
+# What the guest's kernel adds and puts online at a time.
+MEMORY_BLOCK = 128 * MIB
+# Guest-physical addresses for all memory that can be plugged, the shared one included.
+MAX_ADDRESS = "200G"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +73,14 @@ class Node:
     memory: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Plug:
+    """Memory that is plugged in so many seconds after the command's start."""
+
+    size: int
+    seconds: float
+
+
 @dataclasses.dataclass
 class Options:
     """What the user chose."""
@@ -74,8 +93,13 @@ class Options:
     """NUMA nodes; none is one that has all."""
     nvme: int = 1
     blk: int = 1
+    scsi: int = 0
+    ahci: int = 0
+    plugs: list[Plug] = dataclasses.field(default_factory=list)
     net: bool = False
     latency_ms: int = 0
+    null_ms: int | None = None
+    """Disks without content that hold each request for so long."""
     convert_us: int = 0
     append: str = ""
     accel: str = ""
@@ -136,11 +160,40 @@ def parse_nodes(text: str, cpus: int, memory: int) -> list[Node]:
     return nodes
 
 
-def shared_size(options: Options) -> int:
-    """The size of the file that is the guest's shared memory."""
+def parse_plug(text: str) -> Plug:
+    """512M@10 to memory that is plugged in."""
+    found = re.fullmatch(r"(\d+)([MG])@(\d+(?:\.\d+)?)", text)
+    if not found:
+        raise Failure(f"--plug {text}: the form is 512M@10, the time in seconds")
+    size = int(found[1]) * (GIB if found[2] == "G" else MIB)
+    if not size or size % MEMORY_BLOCK:
+        raise Failure(f"--plug {text}: a multiple of {MEMORY_BLOCK // MIB}M")
+    return Plug(size, float(found[3]))
+
+
+def _ram_end(options: Options) -> int:
+    """The end of the memory that is there at boot."""
     if options.memory < LOW_LIMIT:
         return options.memory
     return 4 * GIB + options.memory - 2 * GIB
+
+
+def plug_addresses(options: Options) -> list[int]:
+    """Where each plugged memory comes to lie: one behind the other."""
+    # The machine has a place for them, which begins there.
+    address = max(4 * GIB, -(-_ram_end(options) // GIB) * GIB)
+    found = []
+    for plug in options.plugs:
+        found.append(address)
+        address += plug.size
+    return found
+
+
+def shared_size(options: Options) -> int:
+    """The size of the file that is the guest's shared memory."""
+    if options.plugs:
+        return plug_addresses(options)[-1] + options.plugs[-1].size
+    return _ram_end(options)
 
 
 def kernel_arguments(options: Options) -> str:
@@ -149,7 +202,7 @@ def kernel_arguments(options: Options) -> str:
     if options.guest == "coco":
         words.append(f"cc_emul={SHARED_BIT:#x}")
         if options.convert_us:
-            words.append(f"cc_emul_convert_us={options.convert_us}")
+            words.append(f"cc_emul.convert_us={options.convert_us}")
     else:
         words.append("swiotlb=force")
     if options.swiotlb == "legacy":
@@ -161,39 +214,13 @@ def kernel_arguments(options: Options) -> str:
         # On a busy host an interrupt gets lost now and then: the driver looks for the
         # completion after this many seconds, not after 60.
         words.append("nvme_core.admin_timeout=10")
+    if options.nvme > FEW_NVME:
+        words.append(f"coherent_pool={COHERENT_POOL}")
+    if options.plugs:
+        words.append("memhp_default_state=online")
     if options.append:
         words.append(options.append)
     return " ".join(words)
-
-
-def disk_names(options: Options) -> list[str]:
-    """The disks, in the order the guest sees them."""
-    nvme = [f"nvme{index}" for index in range(options.nvme)]
-    return nvme + [f"blk{index}" for index in range(options.blk)]
-
-
-def make_disks(options: Options, folder: Path) -> None:
-    """Makes an empty, sparse file for each disk."""
-    folder.mkdir(exist_ok=True)
-    for name in disk_names(options):
-        with open(folder / name, "wb") as file:
-            file.truncate(DISK_SIZE)
-
-
-def start_delay(options: Options, disks: Path, socket: Path) -> subprocess.Popen:
-    """Starts the server that holds every request to a disk for a while.
-
-    It ends with this process.
-    """
-    if not shutil.which("nbdkit"):
-        raise Failure("nbdkit is not installed, which --latency-ms needs")
-    delay = f"{options.latency_ms}ms"
-    return subprocess.Popen(
-        ["nbdkit", "--foreground", "--exit-with-parent", "--unix", str(socket)]
-        + ["--threads", "64", "--filter=delay", "file", f"dir={disks}"]
-        + [f"rdelay={delay}", f"wdelay={delay}"],
-        stdin=subprocess.DEVNULL,
-    )
 
 
 def _private(name: str, size: int) -> list[str]:
@@ -223,9 +250,13 @@ def _memory(options: Options, shared: Path | None) -> list[str]:
         words = ["-machine", "q35", *_numa(options.nodes)]
     else:
         words = ["-machine", "q35,memory-backend=private", *_private("private", size)]
-    if options.guest != "coco":
+    slots = len(options.plugs) + (options.guest == "coco")
+    if not slots:
         return [*words, "-m", f"{size // MIB}M"]
-    words += ["-m", f"{size // MIB}M,slots=2,maxmem=200G", "-object"]
+    words += ["-m", f"{size // MIB}M,slots={slots},maxmem={MAX_ADDRESS}"]
+    if options.guest != "coco":
+        return words
+    words += ["-object"]
     words.append(
         f"memory-backend-file,id=shared,size={shared_size(options)},share=on,"
         f"reserve=off,mem-path={shared}"
@@ -233,32 +264,10 @@ def _memory(options: Options, shared: Path | None) -> list[str]:
     return [*words, "-device", f"pc-dimm,memdev=shared,addr={SHARED_BIT:#x}"]
 
 
-def _disks(options: Options, disks: Path, socket: Path | None) -> list[str]:
-    words = []
-    for name in disk_names(options):
-        if socket:
-            node = f"driver=nbd,server.type=unix,server.path={socket},export={name}"
-        else:
-            node = (
-                f"driver=raw,file.driver=file,file.filename={disks / name},"
-                "file.aio=threads"
-            )
-        words += [
-            "-blockdev",
-            f"{node},node-name={name},cache.no-flush=on,discard=unmap",
-        ]
-        if name.startswith("nvme"):
-            words += ["-device", f"nvme,drive={name},serial={name}"]
-        else:
-            words += [
-                "-device",
-                f"virtio-blk-pci,drive={name},disable-legacy=on,iommu_platform=on",
-            ]
-    return words
-
-
-def command(options: Options, files: Files, serials: list[int]) -> list[str]:
-    """QEMU's command line; serials are descriptors of connected sockets."""
+def command(
+    options: Options, files: Files, serials: list[int], monitor: int
+) -> list[str]:
+    """QEMU's command line; serials and monitor are descriptors of connected sockets."""
     accel = options.accel or "tcg,thread=multi"
     words = [QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     words += ["-accel", accel, "-cpu", CPU]
@@ -274,7 +283,9 @@ def command(options: Options, files: Files, serials: list[int]) -> list[str]:
         # The third port would share an interrupt with the first; 5 is level-triggered.
         own = ",irq=6" if index == 2 else ""
         words += ["-device", f"isa-serial,index={index},chardev=serial{index}{own}"]
-    words += _disks(options, files.disks, files.delay)
+    words += ["-chardev", f"socket,id=monitor,fd={monitor}"]
+    words += ["-mon", "chardev=monitor,mode=control"]
+    words += disks.arguments(options, files.disks, files.delay)
     if options.net:
         words += ["-netdev", "user,id=net0", "-device"]
         words.append(

@@ -17,11 +17,12 @@ import time
 import tty
 from pathlib import Path
 
-from lib import cache, machine
+from lib import cache, disks, machine
 from lib.archive import Archive
 from lib.console import Console
 from lib.failure import Failure
 from lib.kernel import Kernel, copy_image
+from lib.monitor import Monitor
 
 # How a run ends when it is not the command's own status.
 HANG = 120
@@ -139,10 +140,10 @@ class Session:
             image = folder / "kernel"
             copy_image(self.kernel, image)
             initrd = self._initrd(folder)
-            disks = folder / "disks"
-            machine.make_disks(self.options, disks)
-            delay = self._delay(stack, disks)
-            files = machine.Files(image, initrd, disks, delay, shared)
+            place = folder / "disks"
+            disks.make(self.options, place)
+            delay = self._delay(stack, place)
+            files = machine.Files(image, initrd, place, delay, shared)
             return self._run_qemu(stack, files)
 
     def _shared(self, stack: contextlib.ExitStack, folder: Path) -> Path | None:
@@ -179,15 +180,15 @@ class Session:
             archive.finish()
         return path
 
-    def _delay(self, stack: contextlib.ExitStack, disks: Path) -> Path | None:
-        if not self.options.latency_ms or not machine.disk_names(self.options):
+    def _delay(self, stack: contextlib.ExitStack, place: Path) -> Path | None:
+        if not self.options.latency_ms or not disks.names(self.options):
             return None
         # The path of a socket must be short.
         folder = Path(tempfile.mkdtemp(prefix="ccvm-"))
-        (disks.parent / "socket").symlink_to(folder)
+        (place.parent / "socket").symlink_to(folder)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         path = folder / "disks"
-        server = machine.start_delay(self.options, disks, path)
+        server = disks.start_delay(self.options, place, path)
         stack.callback(server.wait)
         stack.callback(server.terminate)
         end = time.monotonic() + 10
@@ -215,9 +216,10 @@ class Session:
         return os.open(path, flags, 0o644), str(path)
 
     def _run_qemu(self, stack: contextlib.ExitStack, files: machine.Files) -> int:
-        pairs = [socket.socketpair() for _ in range(3)]
+        # Three serial ports and QEMU's monitor.
+        pairs = [socket.socketpair() for _ in range(4)]
         ends = [theirs.fileno() for _, theirs in pairs]
-        words = machine.command(self.options, files, ends)
+        words = machine.command(self.options, files, ends[:3], ends[3])
         log, log_name = self._log()
         if self.command is not None and log_name != "standard error":
             print(f"ccvm: console: {log_name}", file=sys.stderr, flush=True)
@@ -237,14 +239,19 @@ class Session:
         ours = [mine for mine, _ in pairs]
         for mine in ours:
             stack.callback(mine.close)
-        outcome = self._watch(process, ours, log)
+        monitor = Monitor(ours[3], self.options)
+        outcome = self._watch(process, ours, monitor, log)
         complaint = process.communicate()[0].decode(errors="replace").strip()
         if process.returncode == -signal.SIGABRT and not self._started:
             raise Aborted(f"QEMU gave up before the command began: {complaint}")
         return self._verdict(outcome, process.returncode, complaint, log_name)
 
     def _watch(
-        self, process: subprocess.Popen, ports: list[socket.socket], log: int
+        self,
+        process: subprocess.Popen,
+        ports: list[socket.socket],
+        monitor: Monitor,
+        log: int,
     ) -> tuple[str, bytes | None]:
         """Passes data on until QEMU ends; says why it ended and the trailer."""
         mark = self._mark.encode()
@@ -261,8 +268,10 @@ class Session:
         reason = ""
         with contextlib.ExitStack() as stack:
             selector = stack.enter_context(selectors.DefaultSelector())
-            for index, port in enumerate(ports):
+            for index, port in enumerate(ports[:3]):
                 selector.register(port, selectors.EVENT_READ, index)
+            selector.register(ports[3], selectors.EVENT_READ, "monitor")
+            command_start = 0.0
             if self.command is None:
                 stack.enter_context(_raw_terminal())
                 selector.register(sys.stdin, selectors.EVENT_READ, "keys")
@@ -274,6 +283,10 @@ class Session:
                     reason = "boot"
                 if reason:
                     break
+                if channels[0].started:
+                    command_start = command_start or now
+                    if now >= command_start + monitor.due():
+                        monitor.plug()
                 for key, _ in selector.select(timeout=min(1.0, end - now)):
                     if key.data == "keys":
                         self._keys(selector, ports[1])
@@ -284,6 +297,8 @@ class Session:
                         data = b""
                     if not data:
                         selector.unregister(key.fileobj)
+                    elif key.data == "monitor":
+                        monitor.feed(data)
                     elif key.data == 0:
                         os.write(log, data)
                         self._console.feed(data)

@@ -29,6 +29,8 @@ def _table(name: str) -> list[str]:
 # The names of the cases, so that one that does not run is missed.
 CASES = _table("dt_cases")
 MISUSE_CASES = _table("dt_misuse_cases")
+EXHAUST_CASES = _table("dt_exhaust_cases")
+IOMMU_CASES = _table("dt_iommu_cases")
 
 
 class Run:
@@ -52,7 +54,7 @@ class Run:
         self.log = self.result.section("log")
         for test in ktap.parse(self.log):
             # busybox's insmod tries again when loading failed; once is enough.
-            if self.tests.get(test.name, test).passed:
+            if test.name not in self.tests or self.tests[test.name].passed:
                 self.tests[test.name] = test
 
     def require(self, name: str, skip_allowed: bool = False) -> None:

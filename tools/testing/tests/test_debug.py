@@ -39,6 +39,6 @@ def test_io():
     )
     assert "io: 0" in result.stdout, result.tail()
     # So slow a kernel may outrun kccd, and is then served by the legacy pool.
-    assert result.count("exhausted") == 0
+    assert result.count("refused") == 0
     assert result.count("misuse") == 0
     assert result.count("bounced") > 1000

@@ -31,7 +31,8 @@ FAULTS = {
     "atomic": ["hardirq", "softirq", "irqs_off", "other_cpu"],
     "oversize": ["oversize", "scatterlist_oversize"],
     "refuse": ["sizes", "oversize", "churn"],
-    "need_sync": ["need_sync"],
+    "need_sync": ["need_sync", "no_mask_set"],
+    "sync_back": ["sync_in_turn"],
     "dma_mask": ["dma_mask"],
     "warn": ["need_sync"],
 }

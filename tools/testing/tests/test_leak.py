@@ -94,4 +94,4 @@ def test_conversion_costs(seen):
     if result.stats()["state"] == "on":
         assert result.count("conversions") > 0
         assert result.count("legacy") == 0
-        assert result.count("exhausted") == 0
+        assert result.count("refused") == 0

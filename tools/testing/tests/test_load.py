@@ -21,7 +21,7 @@ def test_large_guest_after_boot():
     )
     shared = result.count("shared_bytes") + result.count("legacy_bytes")
     assert 0 < shared <= AFTER_BOOT, shared
-    for key in ("legacy", "exhausted", "misuse", "leaked_bytes"):
+    for key in ("legacy", "refused", "misuse", "leaked_bytes"):
         assert result.count(key) == 0, key
     assert not any(row["fallback"] for row in result.classes().values())
 
@@ -53,8 +53,8 @@ grep -c 'err= 0' /tmp/fio
     assert "mkfs: 0" in result.stdout, result.tail()
     assert "fio: 0" in result.stdout, result.tail()
     assert "\n21\n" in result.stdout, result.tail()
-    assert result.count("exhausted") == 0
-    assert not vm.lines(result.console, "buffer is full|I/O error|lockup|stall")
+    assert result.count("refused") == 0
+    assert not vm.lines(result.console, "buffer is full|mappings refused|I/O error|lockup|stall")
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +92,11 @@ def test_cap_too_small(starved):
     assert starved.status == 0, starved.tail()
     assert "starved: 0" in starved.stdout, starved.tail()
     assert starved.count("shared_bytes") <= 2 * MIB
-    assert starved.count("legacy") + starved.count("exhausted") > 0
+    assert starved.count("legacy") + starved.count("refused") > 0
 
 
 def test_cap_lifted(starved):
     """With the cap gone, the same load fits again, and nothing more is refused."""
     assert re.findall(r"^fed: (\d+)$", starved.stdout, re.M) == ["0", "0", "0"]
-    for key in ("legacy", "exhausted"):
+    for key in ("legacy", "refused"):
         assert starved.count(key, "after") == starved.count(key, "again"), key

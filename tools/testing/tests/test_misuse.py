@@ -31,4 +31,4 @@ def test_counted(module):
     result = _run(module).result
     assert result.status == 0, result.tail()
     assert result.count("misuse") >= len(dma.MISUSE_CASES)
-    assert result.count("exhausted") == 0
+    assert result.count("refused") == 0

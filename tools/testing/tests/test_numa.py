@@ -4,10 +4,11 @@
 import pytest
 import vm
 
-NODES = "/sys/kernel/debug/cc_swiotlb/nodes"
-DRAIN = "/sys/kernel/debug/cc_swiotlb/drain"
-REFILL = "/sys/kernel/tracing/events/cc_swiotlb/cc_swiotlb_refill/enable"
-TRACE = "/sys/kernel/tracing/trace"
+SPAN_BYTES = 512 << 10
+CHUNK_BYTES = 2 << 20
+# What 4 CPUs and 1 GiB keep ready, and each of two nodes.
+WATERMARK = 16 << 20
+SHARE = WATERMARK // 2
 
 # CPUs 0 and 1 are on node 0, 2 and 3 on node 1.
 MACHINE = ("--cpus", "4", "--mem", "1G", "--nodes", "2", "--blk", "0")
@@ -15,7 +16,7 @@ IDLE_MS = 600
 
 LIBRARY = f"""
 {vm.wait_ready()}
-nodes() {{ echo "=== nodes $1"; cat {NODES}; }}
+nodes() {{ echo "=== nodes $1"; cat {vm.NODES}; }}
 shared() {{ awk '$1 == "shared_bytes:" {{ print $2 }}' {vm.STATS}; }}
 
 # A disk, the CPUs it is used from, and what fio is to do.
@@ -40,33 +41,30 @@ back() {{
 """
 
 
-def _table(result: vm.Result, name: str) -> dict[tuple[int, str], dict[str, int]]:
-    """A section that shows the file `nodes`, by node and class."""
-    header, *rows = [line.split() for line in result.section(name).splitlines()]
-    assert header[:2] == ["node", "class"], header
-    return {
-        (int(row[0]), row[1]): dict(zip(header[2:], map(int, row[2:]), strict=True))
-        for row in rows
-    }
-
-
 def _require_sums(result: vm.Result, nodes: str = "nodes end") -> None:
-    """All CPUs are drained: each slot is in a depot or in use."""
-    table = _table(result, nodes)
+    """All CPUs are drained: each slot is in a depot or in use, each span is counted."""
+    depots, of_nodes = result.depots(nodes), result.nodes(nodes)
     for name, row in result.classes().items():
-        of_class = [of_node for key, of_node in table.items() if key[1] == name]
+        of_class = [of_node for key, of_node in depots.items() if key[1] == name]
         for column in ("slots", "depot"):
             assert sum(of_node[column] for of_node in of_class) == row[column], name
         assert row["slots"] == row["depot"] + row["used"], name
-        per_span = (512 << 10) // _slot_bytes(name)
         # A node has whole spans, however its slots came and went.
+        per_span = SPAN_BYTES // vm.slot_bytes(name)
         assert not any(of_node["slots"] % per_span for of_node in of_class), name
-    for key in ("exhausted", "legacy", "misuse", "leaked_bytes"):
+    for node, row in of_nodes.items():
+        slots = {key[1]: each for key, each in depots.items() if key[0] == node}
+        bound = sum(vm.slot_bytes(name) * each["slots"] for name, each in slots.items())
+        free = sum(vm.slot_bytes(name) * each["depot"] for name, each in slots.items())
+        assert bound == row["bound"] * SPAN_BYTES, node
+        assert free + row["unbound"] * SPAN_BYTES == row["ready_bytes"], node
+    spans = sum(row["bound"] + row["unbound"] for row in of_nodes.values())
+    assert spans * SPAN_BYTES == result.count("shared_bytes")
+
+
+def _require_no_failure(result: vm.Result) -> None:
+    for key in ("refused", "legacy", "misuse", "leaked_bytes"):
         assert result.count(key) == 0, key
-
-
-def _slot_bytes(name: str) -> int:
-    return int(name[:-1]) << 10 if name.endswith("K") else int(name)
 
 
 @vm.once
@@ -75,11 +73,11 @@ def _local() -> vm.Result:
         f"""
 {LIBRARY}
 echo 0 >{vm.PARAMETERS}/idle_ms
-echo 1 >{DRAIN}
+echo 1 >{vm.DRAIN}
 nodes start
 echo "=== near"; verified nvme0n1 0-1 --bs=4k
 nodes near
-echo 1 >{DRAIN}
+echo 1 >{vm.DRAIN}
 echo "=== far"; verified nvme1n1 2-3 --bs=4k
 nodes far
 # From both at a time, with blocks of all classes.
@@ -89,7 +87,7 @@ verified nvme2n1 1,2 --bsrange=4k-128k --cpus_allowed_policy=split --numjobs=2 \
 	--offset_increment=8M --group_reporting >/tmp/c
 wait
 echo "=== both"; cat /tmp/a /tmp/b /tmp/c
-echo 1 >{DRAIN}
+echo 1 >{vm.DRAIN}
 nodes end
 {vm.counters()}
 """,
@@ -103,14 +101,21 @@ def test_verified():
     for name, disks in (("near", 1), ("far", 1), ("both", 3)):
         assert result.section(name) == "1\n" * disks, result.tail()
     _require_sums(result)
+    _require_no_failure(result)
+
+
+def _out(depot: dict[str, int]) -> int:
+    """Slots of a depot that are with a CPU or a mapping."""
+    return depot["slots"] - depot["depot"]
 
 
 @pytest.mark.parametrize("name,node", [("near", 0), ("far", 1)])
 def test_local(name, node):
     """Slots come from the depot of the node whose CPUs map, and from no other."""
     result = _local()
-    assert sum(row["out"] for row in _table(result, "nodes start").values()) == 0
-    out = [_table(result, f"nodes {name}")[place, "4K"]["out"] for place in (0, 1)]
+    assert not any(map(_out, result.depots("nodes start").values()))
+    depots = result.depots(f"nodes {name}")
+    out = [_out(depots[place, "4K"]) for place in (0, 1)]
     # What the CPUs hold afterwards is what they have fetched.
     assert out[node] > 0, out
     assert out[1 - node] == 0, out
@@ -125,10 +130,11 @@ def _torture(module) -> vm.Result:
 sh /host/torture/run -cm /host/{module.name} 15 hold=3 cycle=3000
 echo "torture: $?"
 echo {IDLE_MS} >{vm.PARAMETERS}/idle_ms
-# 20 MiB in whole spans on each node, and less than a chunk spare on each.
-back {36 << 20}
+# The watermark, and less than a chunk on each node that nobody uses.
+back {WATERMARK + 2 * CHUNK_BYTES}
 sleep 1
-echo 1 >{DRAIN}
+echo 1 >{vm.DRAIN}
+{vm.settle()}
 nodes end
 {vm.counters()}
 """,
@@ -143,54 +149,63 @@ def test_torture(torture_module):
     said = vm.lines(result.stdout, "^torture: ")
     assert said[-2:] == ["torture: passed", "torture: 0"], said
     assert int(vm.lines(result.stdout, "^crossed ")[0].split()[1]) > 1000
-    table = _table(result, "nodes end")
-    for name, row in result.classes().items():
-        per_span = (512 << 10) // _slot_bytes(name)
-        rows = [table[node, name] for node in (0, 1)]
-        assert row["slots"] == row["depot"] + row["used"], name
-        assert not any(of_node["slots"] % per_span for of_node in rows), name
+    _require_sums(result)
 
 
 def test_given_back_on_both(torture_module):
-    """After a load each node has its watermark and less than a span of it more."""
+    """After a load each node has its watermark and less than a chunk more."""
     result = _torture(torture_module)
-    assert result.count("given_back") > 4
-    for (node, name), row in _table(result, "nodes end").items():
-        per_span = (512 << 10) // _slot_bytes(name)
-        assert row["slots"] >= min(row["watermark"], per_span), (node, name)
-        assert row["slots"] < row["watermark"] + 2 * per_span, (node, name, row)
-    assert result.count("shared_bytes") <= 36 << 20
+    assert result.count("give_backs") > 4
+    for node, row in result.nodes("nodes end").items():
+        assert row["ready_bytes"] >= SHARE, (node, row)
+        assert row["unbound"] * SPAN_BYTES < SHARE + CHUNK_BYTES, (node, row)
+        # Nothing is in use: a span that is bound all the same has a slot of a driver.
+        assert row["bound"] <= 1, (node, row)
+    assert result.count("shared_bytes") <= WATERMARK + 2 * CHUNK_BYTES
 
 
-def test_spare_of_another_node():
-    """At the cap a node grows into what another one has spare, or can do without."""
+def test_slots_of_another_node():
+    """At the cap a node goes on with what another one has."""
     result = vm.run(
         f"""
 {LIBRARY}
 echo 3600000 >{vm.PARAMETERS}/idle_ms
-fio --name=n --filename=/dev/nvme0n1 --cpus_allowed=0-1 --direct=1 --thread --rw=read \\
-	--ioengine=libaio --iodepth=16 --bs=512k --size=16M --time_based --runtime=1 \\
+fio --name=n --filename=/dev/nvme0n1 --cpus_allowed=0-1 --direct=1 --thread --rw=read \
+	--ioengine=libaio --iodepth=16 --bs=512k --size=16M --time_based --runtime=1 \
 	>/tmp/fio 2>&1 || cat /tmp/fio
 shared >{vm.PARAMETERS}/max
+echo 1 >{vm.DRAIN}
 nodes before
-echo 1 >{REFILL}
-fio --name=n --filename=/dev/nvme1n1 --cpus_allowed=2-3 --direct=1 --thread --rw=read \\
-	--ioengine=libaio --iodepth=64 --bs=512k --size=64M --time_based --runtime=2 \\
-	>/tmp/fio 2>&1 || cat /tmp/fio
-echo '=== refills'; grep -c 'cc_swiotlb_refill: node=1 ' {TRACE}
-echo 1 >{DRAIN}
+echo '=== stats before'; cat {vm.STATS}
+fio --name=n --filename=/dev/nvme1n1 --cpus_allowed=2-3 --direct=1 --thread --rw=read \
+	--ioengine=libaio --iodepth=16 --bs=512k --size=64M --time_based --runtime=2 \
+	>/tmp/fio 2>&1 & fio=$!
+sleep 1
+nodes during
+wait $fio; echo "=== fio"; grep -c 'err= 0' /tmp/fio
+echo 1 >{vm.DRAIN}
 nodes end
 {vm.counters()}
 """,
         *(*MACHINE, "--nvme", "2", "--latency-ms", "20"),
         *("--append", "cc_swiotlb.watermark=4M"),
     )
-    assert int(result.section("refills")) > 0, result.tail()
-    before, after = (_table(result, f"nodes {name}") for name in ("before", "end"))
-    assert after[1, "512K"]["slots"] > before[1, "512K"]["slots"], result.tail()
-    assert result.count("shared_peak_bytes") == result.count("shared_bytes")
-    for name, row in result.classes().items():
-        assert row["slots"] == row["depot"] + row["used"], name
+    assert result.section("fio") == "1\n", result.tail()
+    # All that node 1 had was not enough, so that the other node's slots were used.
+    during = result.nodes("nodes during")
+    assert during[1]["unbound"] < during[0]["unbound"], result.tail()
+    assert during[0]["bound"] > result.nodes("nodes before")[0]["bound"], result.tail()
+    for key in ("refused", "legacy"):
+        assert result.count(key) == result.count(key, "stats before"), key
+    assert result.count("peak_shared_bytes") == result.count("shared_bytes")
+    # It went home again.
+    _require_sums(result)
+    for column in ("bound", "unbound"):
+        before, end = (
+            [row[column] for row in result.nodes(f"nodes {name}").values()]
+            for name in ("before", "end")
+        )
+        assert before == end, column
 
 
 @pytest.mark.parametrize(
@@ -207,7 +222,7 @@ verified nvme0n1 0 --bsrange=512-256k >/tmp/a &
 verified nvme1n1 3 --bsrange=512-256k >/tmp/b
 wait
 echo "=== both"; cat /tmp/a /tmp/b
-echo 1 >{DRAIN}
+echo 1 >{vm.DRAIN}
 nodes end
 {vm.counters()}
 """,
@@ -215,8 +230,9 @@ nodes end
     )
     assert result.section("both") == "1\n1\n", result.tail()
     _require_sums(result)
-    for (node, name), row in _table(result, "nodes end").items():
+    _require_no_failure(result)
+    for node, row in result.nodes("nodes end").items():
         if node in empty:
-            assert row["slots"] == row["watermark"] == 0, (node, name)
+            assert row["bound"] == row["unbound"] == row["ready_bytes"] == 0, node
         else:
-            assert row["slots"] >= row["watermark"] > 0, (node, name)
+            assert row["ready_bytes"] >= WATERMARK // (2 - len(empty)), (node, row)

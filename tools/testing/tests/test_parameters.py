@@ -18,8 +18,11 @@ BAD = {
     "too much": "99999999999999999999",
 }
 FORM = re.compile(r"512:\d+|64M")
+SPAN_BYTES = 512 << 10
+# What two CPUs and 1 GiB keep ready: 12 MiB and one more for each CPU.
+DEFAULT = "14M"
 SHOW = f"""
-for name in enable watermark max from_device; do
+for name in enable watermark max idle_ms from_device; do
 	echo "=== $name"; cat {vm.PARAMETERS}/$name
 done
 {vm.counters()}
@@ -59,32 +62,47 @@ def test_bad_watermark(value):
 def test_default_instead():
     """Where nothing could be understood, the default is used."""
     assert _bad().section("watermark") == _default().section("watermark")
-    assert _bad().classes()["4K"]["watermark"] > 0
+    assert _bad().ready_bytes() >= 14 << 20
     assert _bad().stats()["state"] == "on"
 
 
-@pytest.mark.parametrize(
-    "value", ["32M", "512:256,2K:2048,4K:4096,16K:512,512K:16", "4K:1000"]
-)
-def test_good_watermark(value):
-    """Both forms are taken, shown, and acted on."""
+@pytest.mark.parametrize("value", ["32M", "48M"])
+def test_total(value):
+    """So many bytes are ready, bound to no class, and not many more."""
     result = _boot(f"cc_swiotlb.watermark={value}")
-    shown = result.section("watermark").strip()
-    default = _default().section("watermark").strip()
-    assert shown != default, "the default is still there"
-    classes = result.classes()
-    if ":" in value:
-        for pair in value.split(","):
-            name, slots = pair.split(":")
-            assert classes[name]["watermark"] == int(slots)
-            assert pair in shown, f"{pair} is not in {shown}"
-    else:
-        total = sum(_bytes(name) * row["watermark"] for name, row in classes.items())
-        assert 16 << 20 <= total <= 32 << 20, f"{total} bytes in all"
+    assert result.section("watermark").strip() == value
+    total = int(value[:-1]) << 20
+    assert result.ready_bytes() >= total
+    # Nothing has been in use to speak of: what there is more is less than two chunks.
+    assert result.count("shared_bytes") < total + (4 << 20)
+    assert not any(row["watermark"] for row in result.classes().values())
+    assert result.count("unbound_spans") * SPAN_BYTES >= total // 2
 
 
-def _bytes(name: str) -> int:
-    return int(name[:-1]) << 10 if name.endswith("K") else int(name)
+@pytest.mark.parametrize(
+    "value", ["512:256,2K:2048,4K:4096,16K:512,512K:16", "4K:1000", "4K:0,64K:7"]
+)
+def test_list(value):
+    """The classes that are named have what the list says; others are not bound."""
+    result = _boot(f"cc_swiotlb.watermark={value}")
+    assert result.section("watermark").strip() == value
+    named = {name: int(slots) for name, slots in map(_pair, value.split(","))}
+    for name, row in result.classes().items():
+        assert row["watermark"] == named.get(name, 0), name
+        assert row["depot"] >= row["watermark"], name
+        assert name in named or row["slots"] <= row["used"] + _span_slots(name), name
+    # And there is something for whatever comes.
+    listed = sum(vm.slot_bytes(name) * slots for name, slots in named.items())
+    assert result.ready_bytes() >= max(14 << 20, listed)
+    assert result.count("unbound_spans") >= 2
+
+
+def _pair(item: str) -> list[str]:
+    return item.split(":")
+
+
+def _span_slots(name: str) -> int:
+    return SPAN_BYTES // vm.slot_bytes(name)
 
 
 def test_watermark_at_run_time():
@@ -106,13 +124,31 @@ for i in $(seq 50); do
 	sleep 0.1
 done
 echo '=== filled'; echo "$free"
+echo '2K:100,64K:1' > {path} || echo 'refused a list'
+echo '=== after list'; cat {path}
+sleep 1
+echo '=== classes'; cat {vm.CLASSES}
+echo '40M' > {path} || echo 'refused 40M'
+echo '=== after total'; cat {path}
+for i in $(seq 50); do
+	ready=$(awk 'NR == 2 {{ print $5 }}' {vm.NODES})
+	[ "$ready" -ge $((40 << 20)) ] && break
+	sleep 0.1
+done
+echo '=== ready'; echo "$ready"
 """,
     )
     assert "took" not in result.stdout, result.tail()
     assert "refused" not in result.stdout, result.tail()
     assert result.section("before") == result.section("after bad")
-    assert "4K:12000" in result.section("after good")
+    assert result.section("after good").strip() == "4K:12000"
     assert int(result.section("filled")) >= 12000
+    # The new setting replaces the old one: what it does not name keeps nothing.
+    assert result.section("after list").strip() == "2K:100,64K:1"
+    classes = result.classes()
+    assert {name for name in classes if classes[name]["watermark"]} == {"2K", "64K"}
+    assert result.section("after total").strip() == "40M"
+    assert int(result.section("ready")) >= 40 << 20
 
 
 def test_default():
@@ -120,6 +156,8 @@ def test_default():
     result = _default()
     assert result.stats()["state"] == "on"
     assert result.section("from_device").strip() == "preserve"
+    assert result.section("watermark").strip() == DEFAULT
+    assert result.section("idle_ms").strip() == "auto"
     assert result.count("legacy_bytes") < 16 << 20, "the legacy pool did not shrink"
     assert 0 < result.count("shared_bytes") <= result.count("max_bytes")
 
@@ -143,13 +181,15 @@ def test_off_elsewhere():
     assert result.stats() == {"state": "off"}
     result = _boot("", SHOW, "--guest", "plain")
     assert result.stats()["state"] == "on"
+    # It serves devices there that do not reach our slots, and costs no conversion.
+    assert result.count("legacy_bytes") >= 64 << 20, "the legacy pool did shrink"
 
 
 def test_max():
     """cc_swiotlb.max= caps the shared memory, whatever the watermark asks."""
     result = _boot("cc_swiotlb.max=24M cc_swiotlb.watermark=64M")
     assert result.count("max_bytes") == 24 << 20
-    assert result.count("shared_peak_bytes") <= 24 << 20
+    assert 22 << 20 < result.count("peak_shared_bytes") <= 24 << 20
 
 
 def test_from_device_zero(module):

@@ -16,7 +16,7 @@ FIELDS = (
     "orig_addr",
     "bounce_addr",
 )
-OWN = ("refill", "giveback", "fallback", "exhausted")
+OWN = ("refill", "giveback", "fallback", "refused")
 PAIR = re.compile(
     r"swiotlb_(bounced|unbounced): dev_name: (\S+) dma_mask=(\w+) dev_addr=(\w+)"
     r" size=(\d+) (NORMAL|FORCE)(?: orig_addr=(\w+) bounce_addr=(\w+))?"

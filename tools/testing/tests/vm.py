@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from lib.failure import Failure
+
 TESTING = Path(__file__).resolve().parents[1]
 ROOT = TESTING.parents[1]
 CCVM = TESTING / "ccvm"
@@ -19,6 +21,8 @@ HANG, PANIC, GONE, COMPLAINT, TIMEOUT, SETUP = range(120, 126)
 
 STATS = "/sys/kernel/debug/cc_swiotlb/stats"
 CLASSES = "/sys/kernel/debug/cc_swiotlb/classes"
+NODES = "/sys/kernel/debug/cc_swiotlb/nodes"
+DRAIN = "/sys/kernel/debug/cc_swiotlb/drain"
 PARAMETERS = "/sys/module/cc_swiotlb/parameters"
 
 
@@ -68,6 +72,36 @@ class Result:
             if row
         }
 
+    def nodes(self, name: str = "nodes") -> dict[int, dict[str, int]]:
+        """By node, the first table of a section that shows the file `nodes`."""
+        table = self.section(name).partition("node class")[0]
+        header, *rows = [line.split() for line in table.splitlines()]
+        assert header[:2] == ["node", "bound"], f"no table of nodes: {header}"
+        return {
+            int(row[0]): dict(zip(header[1:], map(int, row[1:]), strict=True))
+            for row in rows
+        }
+
+    def depots(self, name: str = "nodes") -> dict[tuple[int, str], dict[str, int]]:
+        """By node and class, the second table of such a section."""
+        _, found, table = self.section(name).partition("node class")
+        assert found, f"no table of depots\n{self.tail()}"
+        header, *rows = [line.split() for line in f"{found}{table}".splitlines()]
+        return {
+            (int(row[0]), row[1]): dict(zip(header[2:], map(int, row[2:]), strict=True))
+            for row in rows
+            if row
+        }
+
+    def ready_bytes(self, name: str = "nodes") -> int:
+        """What all nodes have ready, in such a section."""
+        return sum(row["ready_bytes"] for row in self.nodes(name).values())
+
+
+def slot_bytes(name: str) -> int:
+    """Bytes in a slot of the class `name`."""
+    return int(name[:-1]) << 10 if name.endswith("K") else int(name)
+
 
 def once(function):
     """As functools.lru_cache, but remembers a failure as well.
@@ -81,7 +115,7 @@ def once(function):
         if arguments not in known:
             try:
                 known[arguments] = (function(*arguments), None)
-            except (AssertionError, subprocess.SubprocessError) as error:
+            except (AssertionError, Failure, subprocess.SubprocessError) as error:
                 known[arguments] = (None, error)
         value, error = known[arguments]
         if error:
@@ -132,8 +166,23 @@ def show(name: str, path: str) -> str:
 
 
 def counters() -> str:
-    """A shell command that prints both tables of cc_swiotlb."""
-    return f"{show('stats', STATS)}; {show('classes', CLASSES)}"
+    """A shell command that prints what cc_swiotlb shows in debugfs."""
+    return (
+        f"{show('stats', STATS)}; {show('classes', CLASSES)}; {show('nodes', NODES)};"
+        " echo '=== end of counters'"
+    )
+
+
+def settle() -> str:
+    """A shell command that waits until no memory is on its way out of the pool.
+
+    From when a chunk has left until it is private it is in neither number.
+    """
+    return (
+        "for i in $(seq 50); do awk '{ is[$1] = $2 } END { exit"
+        ' is["shared_bytes:"] + is["give_back_bytes:"] + is["leaked_bytes:"]'
+        f" != is[\"conversion_bytes:\"] }}' {STATS} && break; sleep 0.1; done"
+    )
 
 
 def log() -> str:

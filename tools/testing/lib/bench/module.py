@@ -39,6 +39,10 @@ class Time:
 
     pair: float
     floor: float
+    refused: int = 0
+    """Mappings that were refused while it was measured."""
+    error: int = 0
+    """Why it could not be measured."""
 
 
 def build(kernel: Kernel, folder: Path) -> Path:
@@ -59,7 +63,7 @@ def build(kernel: Kernel, folder: Path) -> Path:
 
 
 def parse(text: str) -> dict[Case, Time]:
-    """The module's results; a Failure if a case failed or was refused a mapping."""
+    """The module's results."""
     found = {}
     for line in text.splitlines():
         words = line.split()
@@ -68,11 +72,10 @@ def parse(text: str) -> dict[Case, Time]:
         mode, size, in_flight, threads, direction = words[:5]
         case = Case(mode, int(size), int(in_flight), int(threads), direction)
         if words[5] == "error":
-            raise Failure(f"{case}: error {words[6]}")
+            found[case] = Time(0.0, 0.0, error=int(words[6]))
+            continue
         pair, floor, refused = map(int, words[5:8])
-        if refused:
-            raise Failure(f"{case}: {refused} mappings were refused")
-        found[case] = Time(pair / 1000, floor / 1000)
+        found[case] = Time(pair / 1000, floor / 1000, refused)
     if not found:
         raise Failure("the benchmark module measured nothing")
     return found
@@ -86,6 +89,23 @@ class Summary:
     least: float
     most: float
     floor: float
+    refused: int = 0
+    """In all rounds together."""
+    error: int = 0
+    """Of the last round, if none could be measured; there are no times then."""
+
+
+def _summary(times: list[Time]) -> Summary:
+    good = [time for time in times if not time.error]
+    if not good:
+        return Summary(0.0, 0.0, 0.0, 0.0, error=times[-1].error)
+    return Summary(
+        pair=statistics.median(time.pair for time in good),
+        least=min(time.pair for time in good),
+        most=max(time.pair for time in good),
+        floor=statistics.median(time.floor for time in good),
+        refused=sum(time.refused for time in good),
+    )
 
 
 def summarise(rounds: Iterable[dict[Case, Time]]) -> dict[Case, Summary]:
@@ -94,28 +114,26 @@ def summarise(rounds: Iterable[dict[Case, Time]]) -> dict[Case, Summary]:
     for one in rounds:
         for case, time in one.items():
             times.setdefault(case, []).append(time)
-    return {
-        case: Summary(
-            pair=statistics.median(time.pair for time in each),
-            least=min(time.pair for time in each),
-            most=max(time.pair for time in each),
-            floor=statistics.median(time.floor for time in each),
-        )
-        for case, each in times.items()
-    }
+    return {case: _summary(each) for case, each in times.items()}
 
 
 def record(impl: str, case: Case, summary: Summary) -> dict[str, object]:
     """A case as it is written to map_unmap.json."""
-    return {
+    what = {
         "impl": impl,
         "mode": case.mode,
         "size": case.size,
         "in_flight": case.in_flight,
         "threads": case.threads,
         "dir": case.dir,
+    }
+    if summary.error:
+        return {**what, "error": summary.error}
+    return {
+        **what,
         "ns_per_pair": round(summary.pair, 3),
         "ns_min": round(summary.least, 3),
         "ns_max": round(summary.most, 3),
         "floor_ns": round(summary.floor, 3),
+        "refused": summary.refused,
     }

@@ -316,6 +316,7 @@ def _cpu() -> str:
 def write(data: dict[str, Rows], about: str, path: Path) -> None:
     """Writes the page."""
     judged = targets.judge(data)
+    data = targets.measured(data)
     parts = [
         '<!DOCTYPE html><html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',

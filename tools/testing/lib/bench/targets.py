@@ -164,9 +164,36 @@ def _fio(rows: list[dict]) -> Iterator[Target]:
         )
 
 
+def _refused(rows: list[dict]) -> Iterator[Target]:
+    own = [row for row in rows if "threads" in row and "legacy" not in row["impl"]]
+    bad = [row for row in own if row.get("error") or row.get("refused")]
+    if own:
+        said = ", ".join(
+            f"{_case(row)}, {row['threads']} threads: "
+            + (f"error {row['error']}" if "error" in row else f"{row['refused']}")
+            for row in bad[:3]
+        )
+        yield Target(
+            "mappings refused while measuring",
+            "none",
+            f"in {len(bad)} of {len(own)} cases{f' ({said})' if said else ''}",
+            not bad,
+        )
+
+
+def measured(data: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """The same without the cases that could not be measured."""
+    return {
+        name: [row for row in rows if "error" not in row] for name, rows in data.items()
+    }
+
+
 def judge(data: dict[str, list[dict]]) -> list[Target]:
     """All targets that were measured."""
+    refused = _refused([row for rows in data.values() for row in rows])
+    data = measured(data)
     return [
+        *refused,
         *_floor(data.get("map_unmap", [])),
         *_speedups(data.get("map_unmap", [])),
         *_steady(data.get("steady", []), "4 GiB shared", "8M", "4G"),

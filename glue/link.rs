@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! References that can be replaced while others read them.
+
+use core::ptr;
+use kernel::sync::atomic::{
+    Acquire,
+    Atomic,
+    Release, //
+};
+
+/// A reference to something that is never freed, or nothing.
+///
+/// [`Link::set`] publishes what it refers to with a release store, which pairs with the acquire load
+/// in [`Link::get`].
+///
+/// # Invariants
+///
+/// The pointer is null or was made from a `&'static T`.
+pub(crate) struct Link<T: Sync + 'static>(Atomic<*mut T>);
+
+impl<T: Sync + 'static> Link<T> {
+    /// Refers to nothing.
+    pub(crate) const fn new() -> Self {
+        // INVARIANT: Null.
+        Self(Atomic::new(ptr::null_mut()))
+    }
+
+    /// What it refers to.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&'static T> {
+        let target = self.0.load(Acquire).cast_const();
+        // SAFETY: By the type invariant it is null, or valid for reads for ever.
+        unsafe { target.as_ref() }
+    }
+
+    /// Makes it refer to `target`.
+    #[inline]
+    pub(crate) fn set(&self, target: Option<&'static T>) {
+        let target = target.map_or(ptr::null(), ptr::from_ref);
+        // INVARIANT: Null, or just made from a `&'static T`.
+        self.0.store(target.cast_mut(), Release);
+    }
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The life of a chunk: how memory is shared, becomes a part of the pool, and is made private again.
+//!
+//! Memory that the host refuses to share is kept, one chunk for each node, and tried again: nobody
+//! knows its state until a conversion succeeds. Memory that it refuses to take back is shared once
+//! more and used again. Only if that fails too the memory is lost: counted, reported, never used.
+//!
+//! A chunk that leaves has no slot in use. But a driver may be in the middle of a sync of a mapping
+//! that is over; so its memory is given up only after a grace period of RCU, which nobody waits for.
+
+use super::Kccd;
+use crate::{
+    glue::{
+        grace::GracePeriod,
+        memory::{
+            NotPrivate,
+            PrivateMemory,
+            SharedMemory,
+            UnsureMemory, //
+        },
+    },
+    pool::{
+        chunk::Chunk,
+        class::{
+            CHUNK_BYTES,
+            SPAN_BYTES, //
+        },
+        refusal::Obstacle, //
+    },
+    trace, //
+};
+use kernel::{
+    prelude::*,
+    time::{
+        Instant,
+        Monotonic, //
+    },
+};
+
+/// What kccd holds that is not in the pool.
+pub(super) struct Holdings {
+    /// By node, memory that the host has refused to share.
+    refused: KVec<Option<UnsureMemory>>,
+    /// Descriptions without memory.
+    vacant: KVec<&'static Chunk>,
+    /// Chunks on their way out, and how long they have to wait.
+    leaving: KVec<(&'static Chunk, GracePeriod)>,
+}
+
+impl Holdings {
+    /// Nothing, for so many nodes. May sleep.
+    pub(super) fn new(nodes: usize) -> Result<Self> {
+        let mut refused = KVec::with_capacity(nodes, GFP_KERNEL)?;
+        for _ in 0..nodes {
+            refused.push(None, GFP_KERNEL)?;
+        }
+        Ok(Self {
+            refused,
+            vacant: KVec::new(),
+            leaving: KVec::new(),
+        })
+    }
+
+    /// Bytes on their way out, which are still shared.
+    pub(super) fn leaving_bytes(&self) -> u64 {
+        let spans = self.leaving.iter().map(|(chunk, _)| chunk.span_count());
+        (spans.sum::<usize>() * SPAN_BYTES) as u64
+    }
+
+    /// Whether a chunk has left that nobody can use any more.
+    pub(super) fn has_left(&self) -> bool {
+        let Some((_, grace)) = self.leaving.first() else {
+            return false;
+        };
+        if !grace.is_over() {
+            // Where normal and expedited ones overlap, one may end unnoticed: then the next is.
+            GracePeriod::start();
+            return false;
+        }
+        true
+    }
+}
+
+impl Kccd {
+    /// Adds memory to the stock of `node`: a chunk that is about to leave, or else memory that it
+    /// shares. Returns what a chunk takes to convert, in nanoseconds, if it converted any.
+    ///
+    /// May sleep, and takes long. An error says what is in the way.
+    pub(super) fn grow_node(
+        &self,
+        holdings: &mut Holdings,
+        node: usize,
+    ) -> Result<Option<u64>, Obstacle> {
+        let mut leaving = holdings.leaving.iter();
+        if let Some(place) = leaving.position(|(chunk, _)| chunk.node() == node) {
+            if let Ok((chunk, _)) = holdings.leaving.remove(place) {
+                self.enlist(chunk);
+                return Ok(None);
+            }
+        }
+        // First all that can fail without a loss.
+        let chunk = self
+            .vacant_chunk(holdings)
+            .map_err(|_| Obstacle::NoMemory)?;
+        let refused = holdings.refused.get_mut(node).and_then(Option::take);
+        let (memory, ns) = self.share(refused, node).map_err(|(obstacle, unsure)| {
+            if let (Some(place), Some(unsure)) = (holdings.refused.get_mut(node), unsure) {
+                *place = Some(unsure);
+            }
+            obstacle
+        })?;
+        let bytes = memory.bytes();
+        // It is on top.
+        holdings.vacant.pop();
+        chunk.place(memory, node);
+        self.enlist(chunk);
+        let stats = self.pool.stats();
+        stats.shared.done.add(1);
+        stats.shared.bytes.add(bytes as u64);
+        stats.shared.ns.add(ns);
+        stats.single_spans.add(u64::from(chunk.is_single()));
+        let shared_bytes = self.pool.shared_bytes() + holdings.leaving_bytes();
+        stats.peak_shared_bytes.raise_to(shared_bytes);
+        trace::refill(node, bytes, shared_bytes);
+        Ok(Some(per_chunk(ns, bytes)))
+    }
+
+    /// Lets mappings use a chunk that has memory.
+    fn enlist(&self, chunk: &'static Chunk) {
+        for span in chunk.spans() {
+            self.pool.directory().insert(span);
+        }
+        if let Some(node) = self.pool.nodes().nth(chunk.node()) {
+            node.stock().add(chunk);
+        }
+    }
+
+    /// A description of a chunk for the next one, with all records, left on top of the vacant ones.
+    fn vacant_chunk(&self, holdings: &mut Holdings) -> Result<&'static Chunk> {
+        let chunk = match holdings.vacant.last() {
+            Some(chunk) => *chunk,
+            None => {
+                let chunk = crate::glue::leak(KBox::pin_init(Chunk::new(), GFP_KERNEL)?);
+                holdings.vacant.push(chunk, GFP_KERNEL)?;
+                chunk
+            }
+        };
+        chunk.make_records(CHUNK_BYTES / SPAN_BYTES)?;
+        Ok(chunk)
+    }
+
+    /// Shares the memory that was refused last time, or else new memory.
+    fn share(
+        &self,
+        refused: Option<UnsureMemory>,
+        node: usize,
+    ) -> Result<(SharedMemory, u64), (Obstacle, Option<UnsureMemory>)> {
+        let unsure = match refused {
+            Some(unsure) => unsure,
+            None => self
+                .private_memory(node)
+                .ok_or((Obstacle::NoMemory, None))?
+                .into(),
+        };
+        let begun = Instant::<Monotonic>::now();
+        let shared = unsure.share();
+        let ns = begun.elapsed().as_nanos().max(0) as u64;
+        match shared {
+            Ok(memory) => Ok((memory, ns)),
+            Err(unsure) => {
+                self.pool.stats().shared.failed.add(1);
+                kernel::pr_warn_once!("the host refused to share memory, trying again\n");
+                Err((Obstacle::Host, Some(unsure)))
+            }
+        }
+    }
+
+    /// Memory for a chunk, or for a single span where there is no more.
+    fn private_memory(&self, node: usize) -> Option<PrivateMemory> {
+        let sizes = [CHUNK_BYTES, SPAN_BYTES];
+        let found = sizes.into_iter().find_map(|bytes| {
+            let memory = PrivateMemory::new(node, bytes)?;
+            self.pool.directory().prepare(memory.base(), bytes).ok()?;
+            Some(memory)
+        });
+        if found.is_none() {
+            self.pool.stats().allocation_failures.add(1);
+        }
+        found
+    }
+
+    /// Takes an unbound chunk of `node` out of the pool, to be given back before long. Returns its
+    /// size in bytes, 0 if there is none. May sleep.
+    pub(super) fn remove(&self, holdings: &mut Holdings, node: usize) -> usize {
+        let room = holdings.leaving.reserve(1, GFP_KERNEL);
+        // Nothing may fail once the chunk is out.
+        let room = room.and_then(|()| {
+            holdings
+                .vacant
+                .reserve(holdings.leaving.len() + 2, GFP_KERNEL)
+        });
+        let Some(node) = self.pool.nodes().nth(node).filter(|_| room.is_ok()) else {
+            return 0;
+        };
+        let Some(chunk) = node.stock().remove() else {
+            return 0;
+        };
+        for span in chunk.spans() {
+            self.pool.directory().remove(span.base());
+        }
+        // There is room.
+        let _ = holdings
+            .leaving
+            .push_within_capacity((chunk, GracePeriod::start()));
+        chunk.span_count() * SPAN_BYTES
+    }
+
+    /// Makes the chunk private that has left first, see [`Holdings::has_left`]. Returns whether the
+    /// host did, and what a chunk takes, in nanoseconds.
+    ///
+    /// May sleep, and takes long.
+    pub(super) fn make_one_private(&self, holdings: &mut Holdings) -> Option<(bool, u64)> {
+        let (chunk, _) = holdings.leaving.remove(0).ok()?;
+        let memory = chunk.take_memory()?;
+        let bytes = memory.bytes();
+        let begun = Instant::<Monotonic>::now();
+        // SAFETY: No slot of it was in use when it left, and none was handed out since: it is in no
+        // stock. Syncs of mappings that were over were in RCU sections that have ended.
+        let done = unsafe { memory.make_private() };
+        let ns = begun.elapsed().as_nanos().max(0) as u64;
+        let stats = self.pool.stats();
+        let is_private = done.is_ok();
+        match done {
+            Ok(()) => {
+                stats.given_back.done.add(1);
+                stats.given_back.bytes.add(bytes as u64);
+                stats.given_back.ns.add(ns);
+                trace::giveback(chunk.node(), bytes, self.pool.shared_bytes());
+            }
+            Err(NotPrivate::Shared(memory)) => {
+                stats.given_back.failed.add(1);
+                // It goes on serving.
+                chunk.place(memory, chunk.node());
+                self.enlist(chunk);
+                return Some((false, per_chunk(ns, bytes)));
+            }
+            Err(NotPrivate::Lost) => {
+                stats.given_back.failed.add(1);
+                stats.leaked_bytes.add(bytes as u64);
+                pr_warn!("{bytes} bytes could neither be made private nor shared, they are lost\n");
+            }
+        }
+        // There is room: `remove()` made it.
+        let _ = holdings.vacant.push_within_capacity(chunk);
+        Some((is_private, per_chunk(ns, bytes)))
+    }
+}
+
+/// What a chunk would take if `bytes` took `ns` nanoseconds.
+fn per_chunk(ns: u64, bytes: usize) -> u64 {
+    ns.saturating_mul((CHUNK_BYTES / bytes.max(1)) as u64)
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How kccd paces what it gives back, over time and in plain numbers.
+
+use crate::{
+    kccd::*,
+    pool::class::SPAN_BYTES, //
+};
+
+/// A node whose load has just ended, and kccd's clock.
+struct Guest {
+    state: State,
+    now_ms: u64,
+    /// What converting a chunk costs.
+    chunk_ns: u64,
+    bound: u32,
+    unbound: u32,
+    /// Spans that stay bound because CPUs hold slots of them.
+    cached: u32,
+    peaks: [u32; WINDOWS],
+    window: usize,
+    /// When the grace periods of what has left are over.
+    leaving: KVec<u64>,
+    /// When chunks were made private.
+    gone_ms: KVec<u64>,
+}
+
+impl Guest {
+    /// One that has used `used` spans until now, of which caches hold `cached`, with as many
+    /// unbound as its watermark.
+    fn new(idle: Idle, estimated_ns: u64, chunk_ns: u64, used: u32, cached: u32) -> Result<Self> {
+        const WATERMARK: u32 = 40;
+        let mut nodes = KVec::new();
+        nodes.push(
+            NodeView {
+                watermark_bytes: u64::from(WATERMARK) * SPAN_BYTES as u64,
+                ..NodeView::default()
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(Self {
+            state: State {
+                holdings: Holdings::new(1)?,
+                nodes,
+                failures: KVec::new(),
+                private_failures: 0,
+                private_at_ms: 0,
+                give_back_at_ms: 0,
+                window_began_ms: 0,
+                drained_ms: 0,
+                all_gone_ms: None,
+                chunk_ns: estimated_ns,
+                wanted_bytes: 0,
+                idle,
+            },
+            now_ms: 1_000_000,
+            chunk_ns,
+            bound: cached,
+            unbound: WATERMARK + used - cached,
+            cached,
+            // The load was there until a moment ago: in the current window.
+            peaks: [used; WINDOWS],
+            window: 0,
+            leaving: KVec::new(),
+            gone_ms: KVec::new(),
+        })
+    }
+
+    fn look(&mut self) -> View {
+        let state = &mut self.state;
+        let peak = self.peaks.iter().copied().max().unwrap_or(0);
+        state.nodes[0] = NodeView {
+            ready_bytes: u64::from(self.unbound) * SPAN_BYTES as u64,
+            unbound: self.unbound,
+            bound: self.bound,
+            demand: peak.max(self.bound),
+            has_whole: self.unbound >= 4,
+            ..state.nodes[0]
+        };
+        let memory_ms = state.idle.memory_ms(state.chunk_ns);
+        View {
+            now_ms: self.now_ms,
+            max_bytes: 1 << 40,
+            has_left: self.leaving.first().is_some_and(|at| *at <= self.now_ms),
+            private_at_ms: state.private_at_ms,
+            give_back_at_ms: state.give_back_at_ms,
+            window_ends_ms: memory_ms.map(|ms| state.window_began_ms + window_ms(ms)),
+            cached_spans: self.cached,
+            ..View::default()
+        }
+    }
+
+    /// Does what kccd does until nothing is left to do; returns how long that took.
+    fn settle(&mut self) -> Result<u64> {
+        let begun_ms = self.now_ms;
+        // Far more than it takes.
+        for _ in 0..100_000 {
+            let view = self.look();
+            match policy::next(&self.state.nodes, &view) {
+                Action::GiveBack(0) => {
+                    self.unbound -= SPANS_PER_CHUNK as u32;
+                    self.leaving.push(self.now_ms + 15, GFP_KERNEL)?;
+                    self.state.pace(self.now_ms);
+                }
+                Action::MakePrivate => {
+                    let _ = self.leaving.remove(0);
+                    self.now_ms += self.chunk_ns / 1_000_000;
+                    self.gone_ms.push(self.now_ms, GFP_KERNEL)?;
+                    self.state.paid(self.now_ms, self.chunk_ns);
+                }
+                Action::TurnWindow => {
+                    self.window += 1;
+                    self.peaks[self.window % WINDOWS] = self.bound;
+                    self.unbound += self.cached;
+                    self.bound -= self.cached;
+                    self.cached = 0;
+                    self.state.window_began_ms = self.now_ms;
+                }
+                Action::Sleep(None) if self.leaving.is_empty() => {
+                    return Ok(self.now_ms - begun_ms);
+                }
+                Action::Sleep(ms) => {
+                    let ms = ms.unwrap_or(GRACE_MS);
+                    let is_leaving = !self.leaving.is_empty();
+                    self.now_ms += u64::from(if is_leaving { ms.min(GRACE_MS) } else { ms });
+                }
+                _ => return Err(EINVAL),
+            }
+        }
+        Err(ETIMEDOUT)
+    }
+}
+
+#[kunit_tests(cc_swiotlb_pace)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_given_back_within_twice_the_idle_time() -> Result {
+        // Idle time, spans that were used, spans in caches.
+        for (ms, used, cached) in [
+            (1000, 4, 0),
+            (1000, 4, 4),
+            (1000, 400, 0),
+            (1000, 400, 40),
+            (10_000, 2000, 8),
+            (10_000, 8, 8),
+        ] {
+            let mut guest = Guest::new(Idle::Ms(ms), 1_000_000, 1_000_000, used, cached)?;
+            let took_ms = guest.settle()?;
+            assert_eq!(guest.gone_ms.len(), used as usize / SPANS_PER_CHUNK);
+            assert!(took_ms <= 2 * u64::from(ms));
+            // And not before its time, but for the window that had begun.
+            let first_ms = guest.gone_ms[0] - 1_000_000;
+            assert!(first_ms >= u64::from(ms) * 7 / 8);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn giving_back_takes_a_thousandth_of_the_time() -> Result {
+        // What kccd believes that a chunk costs, and what it costs.
+        for (estimated_ns, chunk_ns) in [
+            (12_000_000, 12_000_000),
+            (12_000_000, 133_000_000),
+            (133_000_000, 12_000_000),
+            (1_000_000, 12_000_000),
+        ] {
+            let mut guest = Guest::new(Idle::Priced, estimated_ns, chunk_ns, 80, 4)?;
+            guest.settle()?;
+            let gone_ms = &guest.gone_ms;
+            assert_eq!(gone_ms.len(), 20);
+            // Whatever the stretch of time from one chunk to another.
+            let pauses = gone_ms.iter().zip(gone_ms.iter().skip(1));
+            let paid_ms = chunk_ns / 1_000_000 * 1000;
+            assert!(pauses.into_iter().all(|(one, next)| next - one >= paid_ms));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_given_back_if_nothing_is_to_be() -> Result {
+        let mut guest = Guest::new(Idle::Never, 0, 1_000_000, 80, 4)?;
+        assert_eq!(guest.settle()?, 0);
+        assert!(guest.gone_ms.is_empty());
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How kccd sleeps, and is woken from any context.
+//!
+//! # Locking
+//!
+//! `state` is taken with interrupts disabled and held for a few instructions; nothing else is taken
+//! while it is held. `quiet`, written with it held, saves the mapping path from taking it when there
+//! is nothing to say: kccd was rung already, and looks at everything when it wakes up. A mapping that
+//! sees it set a moment too long is heard at the next miss.
+
+use kernel::{
+    new_condvar,
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        CondVar,
+        SpinLockIrq, //
+    },
+    time::msecs_to_jiffies, //
+};
+
+struct State {
+    rung: bool,
+    /// Nobody is woken for a ring.
+    deaf: bool,
+    stopped: bool,
+}
+
+/// The bell.
+#[pin_data]
+pub(crate) struct Bell {
+    #[pin]
+    state: SpinLockIrq<State>,
+    #[pin]
+    rang: CondVar,
+    quiet: Atomic<bool>,
+    /// Pages that the kernel asked to have back.
+    wanted_pages: Atomic<u64>,
+    /// A mapping was refused.
+    cried: Atomic<bool>,
+}
+
+impl Bell {
+    /// A bell that was not rung.
+    pub(super) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            state <- new_spinlock_irq!(State {
+                rung: false,
+                deaf: false,
+                stopped: false,
+            }),
+            rang <- new_condvar!(),
+            quiet: Atomic::new(false),
+            wanted_pages: Atomic::new(0),
+            cried: Atomic::new(false),
+        })
+    }
+
+    /// Wakes kccd. Any context but NMI.
+    pub(crate) fn ring(&self) {
+        if !self.quiet.load(Relaxed) {
+            self.wake(|state| state.rung = true);
+        }
+    }
+
+    /// Wakes kccd after a parameter has changed. May sleep.
+    pub(crate) fn ring_anyway(&self) {
+        self.wake(|state| state.rung = true);
+    }
+
+    /// Wakes kccd to give so many pages back. Any context but NMI.
+    pub(crate) fn want_pages(&self, pages: u64) {
+        self.wanted_pages.add(pages, Relaxed);
+        self.ring();
+    }
+
+    /// Wakes kccd: a mapping is about to be refused. Any context but NMI.
+    pub(crate) fn cry(&self) {
+        self.cried.store(true, Relaxed);
+        self.ring();
+    }
+
+    /// Whether a mapping was refused since the last time.
+    pub(crate) fn take_cry(&self) -> bool {
+        self.cried.xchg(false, Relaxed)
+    }
+
+    /// The pages that were asked for since the last time.
+    pub(crate) fn take_wanted_pages(&self) -> u64 {
+        self.wanted_pages.xchg(0, Relaxed)
+    }
+
+    /// Makes kccd return, now and for ever. Any context but NMI.
+    pub(crate) fn stop(&self) {
+        self.wake(|state| state.stopped = true);
+    }
+
+    /// Whether kccd has to return.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state.lock().stopped
+    }
+
+    fn wake(&self, why: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock();
+        why(&mut state);
+        self.quiet.store(true, Relaxed);
+        let wake = !state.deaf || state.stopped;
+        drop(state);
+        if wake {
+            self.rang.notify_one();
+        }
+    }
+
+    /// Sleeps for `deaf_ms` milliseconds, and then until somebody rings, or until `timeout_ms`
+    /// milliseconds are over. May sleep.
+    pub(crate) fn wait(&self, deaf_ms: u32, timeout_ms: Option<u32>) {
+        let mut state = self.state.lock();
+        if deaf_ms > 0 && !state.stopped {
+            let timeout = msecs_to_jiffies(deaf_ms);
+            state.deaf = true;
+            // A kernel thread has no signals. Too early is no harm: it is time for another look.
+            let _ = self.rang.wait_interruptible_timeout(&mut state, timeout);
+            state.deaf = false;
+        }
+        if !state.rung && !state.stopped {
+            // From here on every ring is heard.
+            self.quiet.store(false, Relaxed);
+            match timeout_ms {
+                None => {
+                    let _ = self.rang.wait_interruptible(&mut state);
+                }
+                Some(timeout_ms) => {
+                    let timeout = msecs_to_jiffies(timeout_ms);
+                    let _ = self.rang.wait_interruptible_timeout(&mut state, timeout);
+                }
+            }
+        }
+        state.rung = false;
+        self.quiet.store(false, Relaxed);
+    }
+}
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+#[kunit_tests(cc_swiotlb_bell)]
+mod tests {
+    use super::*;
+    use kernel::time::{
+        Instant,
+        Monotonic, //
+    };
+
+    fn bell() -> Result<Pin<KBox<Bell>>> {
+        KBox::pin_init(Bell::new(), GFP_KERNEL)
+    }
+
+    /// How long a wait takes, in milliseconds.
+    fn wait(bell: &Bell, deaf_ms: u32, timeout_ms: Option<u32>) -> i64 {
+        let begun = Instant::<Monotonic>::now();
+        bell.wait(deaf_ms, timeout_ms);
+        begun.elapsed().as_millis()
+    }
+
+    #[test]
+    fn a_ring_is_heard_once() -> Result {
+        let bell = bell()?;
+        bell.ring();
+        bell.ring();
+        // Would not return otherwise.
+        wait(&bell, 0, None);
+        assert!(wait(&bell, 0, Some(40)) >= 30);
+        bell.ring_anyway();
+        wait(&bell, 0, None);
+        Ok(())
+    }
+
+    #[test]
+    fn timeouts_end_the_sleep() -> Result {
+        let bell = bell()?;
+        assert!(wait(&bell, 0, Some(40)) >= 30);
+        assert!(wait(&bell, 40, Some(40)) >= 60);
+        Ok(())
+    }
+
+    #[test]
+    fn rings_do_not_shorten_the_deaf_time() -> Result {
+        let bell = bell()?;
+        bell.ring();
+        assert!(wait(&bell, 40, None) >= 30);
+        Ok(())
+    }
+
+    #[test]
+    fn wanted_pages_add_up_and_ring() -> Result {
+        let bell = bell()?;
+        bell.want_pages(128);
+        bell.want_pages(512);
+        wait(&bell, 0, None);
+        assert_eq!(bell.take_wanted_pages(), 640);
+        assert_eq!(bell.take_wanted_pages(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn a_stopped_bell_never_sleeps() -> Result {
+        let bell = bell()?;
+        assert!(!bell.is_stopped());
+        bell.stop();
+        wait(&bell, 10_000, None);
+        wait(&bell, 10_000, None);
+        assert!(bell.is_stopped());
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Chunks: the shared memory that is converted at a time, and the spans that it is made of.
+//!
+//! A chunk is 2 MiB, so that one entry of the direct map covers it, or a single span where memory is
+//! too fragmented. What describes it is never freed: after the memory was given back it waits for
+//! other memory.
+//!
+//! # Locking
+//!
+//! `unbound` and the links belong to the lock of the stock of the chunk's node. `memory` is the
+//! business of kccd.
+
+use super::{
+    address::Phys,
+    class::{
+        SPANS_PER_CHUNK,
+        SPAN_BYTES, //
+    },
+    list::{
+        Linked,
+        Links, //
+    },
+    span::Span, //
+};
+use crate::glue::memory::SharedMemory;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Mutex, //
+    },
+};
+
+/// A chunk.
+#[pin_data]
+pub(crate) struct Chunk {
+    spans: [Span; SPANS_PER_CHUNK],
+    /// How many of the spans there are, 1 or all.
+    span_count: Atomic<u32>,
+    /// The spans that are unbound, one bit each.
+    unbound: Atomic<u32>,
+    node: Atomic<u32>,
+    links: Links<Self>,
+    #[pin]
+    memory: Mutex<Option<SharedMemory>>,
+}
+
+impl Linked for Chunk {
+    fn links(&self) -> &Links<Self> {
+        &self.links
+    }
+}
+
+impl Chunk {
+    /// A chunk without memory.
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            spans: [const { Span::new() }; SPANS_PER_CHUNK],
+            span_count: Atomic::new(0),
+            unbound: Atomic::new(0),
+            node: Atomic::new(0),
+            links: Links::new(),
+            memory <- new_mutex!(None),
+        })
+    }
+
+    /// Makes the records of so many spans. May sleep.
+    pub(crate) fn make_records(&self, spans: usize) -> Result {
+        for span in self.spans.iter().take(spans) {
+            span.make_records()?;
+        }
+        Ok(())
+    }
+
+    /// Gives the chunk its memory, for the slots of `node`. May sleep.
+    pub(crate) fn place(&'static self, memory: SharedMemory, node: usize) {
+        let count = memory.bytes() / SPAN_BYTES;
+        for (index, span) in self.spans.iter().take(count).enumerate() {
+            span.place(memory.base().add(index * SPAN_BYTES), self);
+        }
+        self.span_count.store(count as u32, Relaxed);
+        self.unbound.store((1 << count) - 1, Relaxed);
+        self.node.store(node as u32, Relaxed);
+        *self.memory.lock() = Some(memory);
+    }
+
+    /// Takes the memory out again. May sleep.
+    pub(crate) fn take_memory(&self) -> Option<SharedMemory> {
+        self.memory.lock().take()
+    }
+
+    /// The spans that have memory.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = &Span> {
+        self.spans.iter().take(self.span_count())
+    }
+
+    /// How many there are.
+    pub(crate) fn span_count(&self) -> usize {
+        self.span_count.load(Relaxed) as usize
+    }
+
+    /// The node whose slots are made of it.
+    pub(crate) fn node(&self) -> usize {
+        self.node.load(Relaxed) as usize
+    }
+
+    /// How many spans are unbound.
+    pub(crate) fn unbound_count(&self) -> usize {
+        self.unbound.load(Relaxed).count_ones() as usize
+    }
+
+    /// Whether it is a single span.
+    pub(crate) fn is_single(&self) -> bool {
+        self.span_count() == 1
+    }
+
+    /// An unbound span; it counts as bound from now on.
+    pub(crate) fn take(&'static self) -> Option<&'static Span> {
+        let unbound = self.unbound.load(Relaxed);
+        let span = self.spans.get(unbound.trailing_zeros() as usize)?;
+        self.unbound.store(unbound & (unbound - 1), Relaxed);
+        Some(span)
+    }
+
+    /// A span of this chunk is unbound.
+    pub(crate) fn put(&self, base: Phys) {
+        let first = self.spans[0].base();
+        let index = base.raw().wrapping_sub(first.raw()) / SPAN_BYTES as u64;
+        let bit = 1 << (index % SPANS_PER_CHUNK as u64);
+        self.unbound
+            .store(self.unbound.load(Relaxed) | bit, Relaxed);
+    }
+}
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+impl Chunk {
+    /// A chunk of so many spans from `base` on that has no memory, for tests, which only count.
+    pub(super) fn for_test(base: Phys, spans: usize, node: usize) -> Result<&'static Self> {
+        let chunk = crate::glue::leak(KBox::pin_init(Self::new(), GFP_KERNEL)?);
+        chunk.make_records(spans)?;
+        for (index, span) in chunk.spans.iter().take(spans).enumerate() {
+            span.place(base.add(index * SPAN_BYTES), chunk);
+        }
+        chunk.span_count.store(spans as u32, Relaxed);
+        chunk.unbound.store((1 << spans) - 1, Relaxed);
+        chunk.node.store(node as u32, Relaxed);
+        Ok(chunk)
+    }
+}

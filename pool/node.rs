@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a NUMA node has: a depot for each class, and the stock behind them.
+
+use super::{
+    class::{
+        SizeClass,
+        CLASSES,
+        SPAN_BYTES, //
+    },
+    depot::Depot,
+    stock::Stock, //
+};
+use kernel::prelude::*;
+use pin_init::pin_init_array_from_fn;
+
+/// A node.
+#[pin_data]
+pub(crate) struct Node {
+    #[pin]
+    depots: [Depot; CLASSES],
+    #[pin]
+    stock: Stock,
+}
+
+impl Node {
+    /// A node without memory.
+    pub(super) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            depots <- pin_init_array_from_fn(|index| Depot::new(SizeClass::ALL[index])),
+            stock <- Stock::new(),
+        })
+    }
+
+    /// The depot of `class`.
+    pub(crate) fn depot(&self, class: SizeClass) -> &Depot {
+        &self.depots[class as usize]
+    }
+
+    /// The stock.
+    pub(crate) fn stock(&self) -> &Stock {
+        &self.stock
+    }
+
+    /// Bytes of slots and spans that nobody uses.
+    pub(crate) fn ready_bytes(&self) -> u64 {
+        let slots = SizeClass::ALL.into_iter().map(|class| {
+            u64::from(self.depot(class).free()) << class.shift() //
+        });
+        slots.sum::<u64>() + u64::from(self.stock.unbound()) * SPAN_BYTES as u64
+    }
+}

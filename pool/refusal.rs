@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is said when a mapping is refused: once in a while, in one line, the class, the reason, how
+//! many, and which parameter helps.
+
+use super::{
+    class::SizeClass,
+    Pool, //
+};
+use crate::{
+    glue::{
+        device::DmaDevice,
+        memory, //
+    },
+    trace, //
+};
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+};
+
+/// The shortest time between two lines in the log, in milliseconds.
+const QUIET_MS: u64 = 5000;
+
+/// What keeps kccd from making more, if it is more than the time that it takes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Obstacle {
+    /// `cc_swiotlb.max=` is reached.
+    AtMax,
+    /// No private memory for a chunk or its records.
+    NoMemory,
+    /// The host refuses to convert memory.
+    Host,
+}
+
+impl Obstacle {
+    const ALL: [Self; 3] = [Self::AtMax, Self::NoMemory, Self::Host];
+
+    /// The reason, and what helps.
+    fn text(this: Option<Self>) -> (&'static str, &'static str) {
+        match this {
+            None => (
+                "kccd is still converting memory",
+                "a larger cc_swiotlb.watermark= keeps more ready",
+            ),
+            Some(Self::AtMax) => (
+                "cc_swiotlb.max= is reached",
+                "a larger cc_swiotlb.max= allows more",
+            ),
+            Some(Self::NoMemory) => (
+                "there is no memory to convert",
+                "a larger cc_swiotlb.watermark= takes it while there is some",
+            ),
+            Some(Self::Host) => (
+                "the host refuses to convert memory",
+                "no parameter helps, look at the host",
+            ),
+        }
+    }
+}
+
+/// Refused mappings and what was said about them.
+pub(crate) struct Refusals {
+    count: Atomic<u64>,
+    /// How many there were at the last line, and when that was.
+    told: Atomic<u64>,
+    told_ms: Atomic<u64>,
+    /// The place of the obstacle among all, counted from 1.
+    obstacle: Atomic<u32>,
+}
+
+impl Refusals {
+    /// None so far.
+    pub(super) const fn new() -> Self {
+        Self {
+            count: Atomic::new(0),
+            told: Atomic::new(0),
+            told_ms: Atomic::new(0),
+            obstacle: Atomic::new(0),
+        }
+    }
+
+    /// How many there were.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Relaxed)
+    }
+
+    /// What keeps kccd from making more.
+    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
+        let place = self.obstacle.load(Relaxed).wrapping_sub(1);
+        Obstacle::ALL.get(place as usize).copied()
+    }
+
+    /// Notes that; to be called by kccd.
+    pub(crate) fn set_obstacle(&self, obstacle: Option<Obstacle>) {
+        let place = obstacle.map_or(0, |obstacle| obstacle as u32 + 1);
+        self.obstacle.store(place, Relaxed);
+    }
+
+    /// How many there were since the last line, if there should be one now.
+    fn to_tell(&self, now_ms: u64) -> Option<u64> {
+        let told_ms = self.told_ms.load(Relaxed);
+        let due = told_ms == 0 || now_ms.saturating_sub(told_ms) >= QUIET_MS;
+        // Of several CPUs one does it.
+        if !due
+            || self
+                .told_ms
+                .cmpxchg(told_ms, now_ms.max(1), Relaxed)
+                .is_err()
+        {
+            return None;
+        }
+        let count = self.count();
+        Some(count.saturating_sub(self.told.xchg(count, Relaxed)))
+    }
+}
+
+impl Pool {
+    /// A mapping is refused: nobody can serve it. Without a class, no slot holds it. `quiet` is for
+    /// drivers that want no message.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn refuse(
+        &self,
+        dev: DmaDevice<'_>,
+        size: usize,
+        class: Option<SizeClass>,
+        quiet: bool,
+    ) {
+        trace::refused(dev, size);
+        if let Some(class) = class {
+            self.stats.class(class).refused.add(1);
+        }
+        self.refusals.count.add(1, Relaxed);
+        if quiet {
+            return;
+        }
+        let Some(count) = self.refusals.to_tell(memory::now_ms()) else {
+            return;
+        };
+        let (why, help) = Obstacle::text(self.refusals.obstacle());
+        match class {
+            Some(class) => dev_warn!(
+                dev.device(),
+                "cc_swiotlb: {count} mappings refused since the last message, this one of {size} \
+                 bytes for want of slots of {}: {why}; {help}\n",
+                class.name()
+            ),
+            None => dev_warn!(
+                dev.device(),
+                "cc_swiotlb: a mapping of {size} bytes refused: it fits no slot at its alignment\n"
+            ),
+        }
+    }
+}
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+#[kunit_tests(cc_swiotlb_refusal)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_at_a_time_counts_all_since_the_last() {
+        let refusals = Refusals::new();
+        // Refused since the last look, milliseconds since boot, what the line says.
+        for (refused, now_ms, told) in [
+            (1, 0, Some(1)),
+            (1, 1, None),
+            (7, QUIET_MS, None),
+            (2, 1 + QUIET_MS, Some(10)),
+            (1, 2 + QUIET_MS, None),
+            (0, 2 * QUIET_MS, None),
+            (4, 1 << 40, Some(5)),
+        ] {
+            refusals.count.add(refused, Relaxed);
+            assert_eq!(refusals.to_tell(now_ms), told);
+        }
+        assert_eq!(refusals.count(), 16);
+    }
+
+    #[test]
+    fn obstacle_is_the_last_one_noted() {
+        let refusals = Refusals::new();
+        assert_eq!(refusals.obstacle(), None);
+        for obstacle in Obstacle::ALL {
+            refusals.set_obstacle(Some(obstacle));
+            assert_eq!(refusals.obstacle(), Some(obstacle));
+        }
+        refusals.set_obstacle(None);
+        assert_eq!(refusals.obstacle(), None);
+    }
+
+    #[test]
+    fn each_obstacle_names_cause_and_remedy() {
+        let [a, b, c] = Obstacle::ALL.map(Some);
+        let mut seen = [("", ""); 4];
+        for (place, obstacle) in [a, b, c, None].into_iter().enumerate() {
+            let text = Obstacle::text(obstacle);
+            assert!(!text.0.is_empty() && !text.1.is_empty() && !seen.contains(&text));
+            seen[place] = text;
+        }
+        assert!(Obstacle::text(Some(Obstacle::AtMax)).1.contains("cc_swiotlb.max="));
+        assert!(Obstacle::text(None).1.contains("cc_swiotlb.watermark="));
+    }
+}

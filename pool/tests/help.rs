@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The order of help, and that nothing gets lost on the way.
+
+use super::{
+    Bench,
+    Cpu, //
+};
+use crate::{
+    kccd::watermark::Watermark,
+    pool::{
+        class::{
+            SizeClass,
+            SizeClass::*,
+            CHUNK_BYTES,
+            SPANS_PER_CHUNK, //
+        },
+        help::{
+            Found,
+            NoSlot, //
+        },
+        span::FreeSlot, //
+    },
+};
+use kernel::prelude::*;
+
+/// Takes slots until there is none, or `most`.
+fn take_all(bench: &Bench, cpu: &mut Cpu, class: SizeClass, most: usize) -> Result<KVec<Found>> {
+    let mut found = KVec::with_capacity(most, GFP_KERNEL)?;
+    cpu.run(bench, |pool| {
+        while let (true, Ok(slot)) = (found.len() < most, pool.take(class)) {
+            let _ = found.push_within_capacity(slot);
+        }
+    });
+    Ok(found)
+}
+
+fn put_all(bench: &Bench, cpu: &mut Cpu, found: &[Found]) {
+    cpu.run(bench, |pool| {
+        for (slot, class) in found {
+            pool.put(*slot, *class);
+        }
+    });
+}
+
+/// The node of a slot's memory.
+fn node_of(bench: &Bench, slot: &FreeSlot) -> Option<usize> {
+    let span = bench.pool.directory.get(slot.base)?;
+    Some(span.chunk()?.node())
+}
+
+#[kunit_tests(cc_swiotlb_help)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_node_then_others_then_larger_classes_then_the_reserve() -> Result {
+        let mut bench = Bench::new(2)?;
+        let mut cpu = Cpu::new(&[K4, K8])?;
+        bench.give(0, 2)?;
+        bench.give(1, 1)?;
+        for node in 0..2 {
+            bench.node(node).stock().set_levels(16, 1, 1);
+        }
+        assert!(bench.node(0).depot(K8).bind_ahead(bench.node(0).stock()));
+        let found = take_all(&bench, &mut cpu, K4, 2000)?;
+        // Number of slots, class, node: 7 and 4 spans, of each 2 are set aside, of which 1 is a
+        // reserve.
+        let mut rest = &found[..];
+        for (count, class, node) in [
+            (5 * 128, K4, 0),
+            (2 * 128, K4, 1),
+            (64, K8, 0),
+            (128, K4, 0),
+            (128, K4, 1),
+        ] {
+            let is_it = |(slot, of): &&Found| *of == class && node_of(&bench, slot) == Some(node);
+            assert_eq!(rest.iter().take_while(is_it).count(), count);
+            rest = &rest[count..];
+        }
+        assert!(rest.is_empty());
+        // The legacy pool is next.
+        let next = cpu.run(&bench, |pool| pool.take(K4).err());
+        assert_eq!(next, Some(NoSlot::Left));
+        put_all(&bench, &mut cpu, &found);
+        Ok(())
+    }
+
+    #[test]
+    fn legacy_pool_comes_before_what_is_kept_for_larger_classes() -> Result {
+        let mut bench = Bench::new(1)?;
+        let mut cpu = Cpu::new(&[K4, K16])?;
+        bench.give(0, 1)?;
+        let node = bench.node(0);
+        node.depot(K16).set_keep(20);
+        assert!(node.depot(K16).bind_ahead(node.stock()));
+        let found = take_all(&bench, &mut cpu, K4, 1000)?;
+        // 3 spans of its own, and of 32 slots those that need not be kept.
+        let count = |class| found.iter().filter(|(_, of)| *of == class).count();
+        assert!(count(K4) == 3 * 128 && count(K16) == 12);
+        // After it failed they are taken.
+        let mut last = 0;
+        while cpu.run(&bench, |pool| pool.take_last(K4)).is_some() {
+            last += 1;
+        }
+        assert_eq!(last, 20);
+        Ok(())
+    }
+
+    #[test]
+    fn last_spans_are_for_large_mappings() -> Result {
+        for (small, large) in [(K4, K512), (K128, K512), (B512, K256)] {
+            let mut bench = Bench::new(1)?;
+            let mut cpu = Cpu::new(&SizeClass::ALL)?;
+            bench.give(0, 2)?;
+            bench.node(0).stock().set_levels(16, 1, 2);
+            let found = take_all(&bench, &mut cpu, small, 8000)?;
+            assert_eq!(found.len(), 6 * small.slots_per_span());
+            assert!(cpu.run(&bench, |pool| pool.take_last(small)).is_none());
+            assert_eq!(bench.unbound(0), 2);
+            let found = take_all(&bench, &mut cpu, large, 8)?;
+            assert_eq!(found.len(), 2 * large.slots_per_span());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn last_large_slots_are_not_for_small_mappings() -> Result {
+        for large in [K256, K512] {
+            let mut bench = Bench::new(1)?;
+            let mut cpu = Cpu::new(&[K4, K256, K512])?;
+            bench.give(0, 1)?;
+            // All spans are bound to the large class, and home.
+            let node = bench.node(0);
+            node.depot(large).set_keep(8);
+            while node.depot(large).bind_ahead(node.stock()) {}
+            let small = cpu.run(&bench, |pool| (pool.take(K4).err(), pool.take_last(K4).is_some()));
+            assert_eq!(small, (Some(NoSlot::Left), false));
+            let found = take_all(&bench, &mut cpu, large, 8)?;
+            assert_eq!(found.len(), SPANS_PER_CHUNK * large.slots_per_span());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn all_of_256_cpus_get_a_slot_of_the_default() -> Result {
+        const CPUS: usize = 256;
+        let mut bench = Bench::new(1)?;
+        let watermark = Watermark::for_guest(1 << 40, CPUS).bytes(0);
+        bench.give(0, watermark as usize / CHUNK_BYTES)?;
+        let mut cpus = KVec::new();
+        for _ in 0..CPUS {
+            cpus.push(Cpu::new(&[K4])?, GFP_KERNEL)?;
+        }
+        let mut found = KVec::new();
+        for cpu in &mut cpus {
+            let slot = cpu.run(&bench, |pool| pool.take(K4));
+            found.push(slot.map_err(|_| ENOMEM)?, GFP_KERNEL)?;
+        }
+        // One each.
+        assert!(found.iter().all(|(_, class)| *class == K4));
+        assert_eq!(bench.away(K4) as usize, CPUS);
+        // With one mapping at a time they hold no more than that.
+        for (cpu, slot) in cpus.iter_mut().zip(&found) {
+            cpu.run(&bench, |pool| {
+                pool.put(slot.0, slot.1);
+                for _ in 0..100 {
+                    if let Ok((slot, class)) = pool.take(K4) {
+                        pool.put(slot, class);
+                    }
+                }
+            });
+        }
+        assert!(bench.away(K4) as usize <= 2 * CPUS);
+        Ok(())
+    }
+
+    #[test]
+    fn deep_queues_exchange_whole_batches() -> Result {
+        let mut bench = Bench::new(1)?;
+        bench.give(0, 32)?;
+        let (mut submits, mut completes) = (Cpu::new(&[K4])?, Cpu::new(&[K4])?);
+        let mut visits = 0;
+        let mut queue = KVec::new();
+        for round in 0..3000 {
+            let free = bench.free(K4);
+            let unbound = bench.unbound(0);
+            let slot = submits.run(&bench, |pool| pool.take(K4));
+            queue.push(slot.map_err(|_| ENOMEM)?, GFP_KERNEL)?;
+            if queue.len() > 64 {
+                let (slot, class) = queue.remove(0).map_err(|_| EINVAL)?;
+                completes.run(&bench, |pool| pool.put(slot, class));
+            }
+            // The stacks have grown by then.
+            if round >= 1000 {
+                visits += u32::from(bench.free(K4) != free || bench.unbound(0) != unbound);
+            }
+        }
+        // 2000 slots go by batches of 64 from and to the depot.
+        assert!(visits > 0 && visits <= 2 * 2000 / 60);
+        Ok(())
+    }
+
+    #[test]
+    fn one_cpu_does_not_visit_the_depot_for_its_own_slots() -> Result {
+        let mut bench = Bench::new(1)?;
+        bench.give(0, 32)?;
+        let mut cpu = Cpu::new(&[K4])?;
+        for round in 0..20 {
+            let free = bench.free(K4);
+            let found = take_all(&bench, &mut cpu, K4, 64)?;
+            let taken = bench.free(K4) != free;
+            put_all(&bench, &mut cpu, &found);
+            assert!(round < 10 || (!taken && bench.free(K4) == free));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn slots_come_home_to_their_own_node() -> Result {
+        let mut bench = Bench::new(2)?;
+        let mut cpu = Cpu::new(&SizeClass::ALL)?;
+        bench.give(1, 2)?;
+        let found = take_all(&bench, &mut cpu, K4, 300)?;
+        assert!(found.iter().all(|(slot, _)| node_of(&bench, slot) == Some(1)));
+        assert_eq!(bench.unbound(1), 5);
+        put_all(&bench, &mut cpu, &found);
+        cpu.run(&bench, |pool| pool.drain_this_cpu());
+        assert!(bench.unbound(0) == 0 && bench.unbound(1) == 8);
+        assert_eq!(bench.node(0).depot(K4).slots(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn a_closed_class_keeps_nothing_in_caches_and_reopens() -> Result {
+        let mut bench = Bench::new(1)?;
+        let mut cpu = Cpu::new(&[K4])?;
+        bench.give(0, 1)?;
+        bench.node(0).stock().set_levels(4, 0, 0);
+        let found = take_all(&bench, &mut cpu, K4, 1000)?;
+        assert_eq!(found.len(), 512);
+        assert!(!bench.pool.gates.is_closed(K4));
+        assert!(cpu.run(&bench, |pool| pool.take_last(K4)).is_none());
+        assert!(bench.pool.gates.is_closed(K4) && !bench.pool.gates.is_closed(K8));
+        // What comes back is home at once, for whoever is admitted.
+        for (count, slot) in found.iter().enumerate() {
+            assert_eq!(bench.away(K4) as usize, if count < 512 { 512 - count } else { 0 });
+            put_all(&bench, &mut cpu, core::slice::from_ref(slot));
+        }
+        assert_eq!(bench.unbound(0), 4);
+        assert!(cpu.run(&bench, |pool| pool.take(K4)).is_ok());
+        assert!(!bench.pool.gates.is_closed(K4));
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_lost_whatever_happens() -> Result {
+        const CLASSES: [SizeClass; 5] = [B512, K4, K8, K256, K512];
+        let mut bench = Bench::new(2)?;
+        bench.give(0, 2)?;
+        bench.give(1, 1)?;
+        for node in 0..2 {
+            bench.node(node).stock().set_levels(6, 1, 1);
+        }
+        let mut cpus = KVec::new();
+        for _ in 0..3 {
+            cpus.push(Cpu::new(&SizeClass::ALL)?, GFP_KERNEL)?;
+        }
+        let mut held: KVec<Found> = KVec::new();
+        // A linear congruential generator: the same each time.
+        let mut seed = 1u32;
+        let mut random = |below: usize| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) as usize % below
+        };
+        for round in 0..20_000 {
+            let cpu = &mut cpus[random(3)];
+            // More and more is held, then less and less.
+            let takes = if round / 4000 % 2 == 0 { 7 } else { 3 };
+            if random(10) < takes {
+                let class = CLASSES[random(CLASSES.len())];
+                let found = cpu.run(&bench, |pool| match pool.take(class) {
+                    Err(NoSlot::Left) => pool.take_last(class),
+                    found => found.ok(),
+                });
+                if let Some(found) = found {
+                    assert!(found.1 >= class);
+                    // Nobody else has it.
+                    let taken = held.iter().filter(|it| core::ptr::eq(it.0.slot, found.0.slot));
+                    assert_eq!(taken.count(), 0);
+                    held.push(found, GFP_KERNEL)?;
+                }
+            } else if !held.is_empty() {
+                let (slot, class) = held.remove(random(held.len())).map_err(|_| EINVAL)?;
+                cpu.run(&bench, |pool| pool.put(slot, class));
+            } else {
+                cpu.run(&bench, |pool| pool.drain_this_cpu());
+            }
+        }
+        put_all(&bench, &mut cpus[0], &held);
+        for cpu in &mut cpus {
+            cpu.run(&bench, |pool| pool.drain_this_cpu());
+        }
+        for class in SizeClass::ALL {
+            assert_eq!(bench.away(class), 0);
+        }
+        assert!(bench.unbound(0) == 8 && bench.unbound(1) == 4);
+        Ok(())
+    }
+}

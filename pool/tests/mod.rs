@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the supply: spans and slots without memory, which are only counted.
+
+mod depot;
+mod help;
+mod stock;
+
+use super::{
+    address::Phys,
+    cache::{
+        CpuCaches,
+        Stack, //
+    },
+    chunk::Chunk,
+    class::{
+        SizeClass,
+        CHUNK_BYTES,
+        SPANS_PER_CHUNK, //
+    },
+    node::Node,
+    Pool, //
+};
+use kernel::{
+    interrupt::local_interrupt_disable,
+    prelude::*, //
+};
+
+/// A pool with memory that is none.
+struct Bench {
+    pool: Pin<KBox<Pool>>,
+    chunks: usize,
+}
+
+impl Bench {
+    /// A pool for so many nodes, without memory.
+    fn new(nodes: usize) -> Result<Self> {
+        Ok(Self {
+            pool: KBox::pin_init(Pool::new(nodes), GFP_KERNEL)?,
+            chunks: 0,
+        })
+    }
+
+    fn node(&self, number: usize) -> &Node {
+        &self.pool.nodes[number]
+    }
+
+    /// Gives chunks to a node, as kccd does. All of them together must lie below 1 GiB.
+    fn give(&mut self, node: usize, chunks: usize) -> Result {
+        for _ in 0..chunks {
+            let base = Phys::new((self.chunks * CHUNK_BYTES) as u64);
+            self.pool.directory.prepare(base, CHUNK_BYTES)?;
+            let chunk = Chunk::for_test(base, SPANS_PER_CHUNK, node)?;
+            for span in chunk.spans() {
+                self.pool.directory.insert(span);
+            }
+            self.node(node).stock().add(chunk);
+            self.chunks += 1;
+        }
+        Ok(())
+    }
+
+    /// Spans of a node that are unbound.
+    fn unbound(&self, node: usize) -> u32 {
+        self.node(node).stock().unbound()
+    }
+
+    /// Slots of `class` that are home, on all nodes.
+    fn free(&self, class: SizeClass) -> u32 {
+        self.pool.nodes().map(|node| node.depot(class).free()).sum()
+    }
+
+    /// Slots of `class` that are not home, on all nodes.
+    fn away(&self, class: SizeClass) -> u32 {
+        let slots = self.pool.nodes().map(|node| node.depot(class).slots());
+        slots.sum::<u32>() - self.free(class)
+    }
+}
+
+/// A CPU that a test simulates: what it holds while it does not run.
+struct Cpu(KVec<(SizeClass, Stack)>);
+
+impl Cpu {
+    /// One that uses no other classes than these.
+    fn new(classes: &[SizeClass]) -> Result<Self> {
+        Ok(Self(CpuCaches::stacks(classes)?))
+    }
+
+    /// Does `f` on this CPU. `f` must neither sleep nor assert.
+    fn run<R>(&mut self, bench: &Bench, f: impl FnOnce(&Pool) -> R) -> R {
+        // So that we are not moved to a CPU that is not simulated.
+        let irq = local_interrupt_disable();
+        bench.pool.caches.exchange(&mut self.0, &irq);
+        let result = f(&bench.pool);
+        bench.pool.caches.exchange(&mut self.0, &irq);
+        result
+    }
+}

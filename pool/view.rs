@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How the pool stands: what kccd, the shrinker and the files in debugfs look at. Takes no lock.
+
+use super::{
+    bell::Bell,
+    class::{
+        SizeClass,
+        SPAN_BYTES, //
+    },
+    depot::Depot,
+    directory::Directory,
+    node::Node,
+    refusal::Refusals,
+    stats::Stats,
+    Pool, //
+};
+use kernel::page::PAGE_SIZE;
+
+impl Pool {
+    /// Memory that is shared, in bytes.
+    pub(crate) fn shared_bytes(&self) -> u64 {
+        let spans = self.nodes.iter().map(|node| {
+            u64::from(node.stock().bound()) + u64::from(node.stock().unbound()) //
+        });
+        spans.sum::<u64>() * SPAN_BYTES as u64
+    }
+
+    /// Pages that are beyond the watermark and could be given back. Takes no lock. Any context.
+    pub(crate) fn spare_pages(&self) -> usize {
+        let spans = self.nodes().map(|node| node.stock().beyond_low() as usize);
+        spans.sum::<usize>() * (SPAN_BYTES / PAGE_SIZE)
+    }
+
+    /// The nodes, by number.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().map(|node| &**node)
+    }
+
+    /// The table of all spans.
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// The counters.
+    pub(crate) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// What kccd is woken by.
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// What was refused.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Spans that would be unbound if CPUs held no slots, roughly; 0 if they hold none.
+    pub(crate) fn cached_spans(&self) -> u32 {
+        let (mut cached, mut spans) = (0u64, 0u32);
+        for class in SizeClass::ALL {
+            let sum = |count: fn(&Depot) -> u32| -> u64 {
+                self.nodes()
+                    .map(|node| u64::from(count(node.depot(class))))
+                    .sum()
+            };
+            let (slots, used) = (sum(Depot::slots), self.caches.totals(class).used());
+            let per_span = class.slots_per_span() as u64;
+            cached += slots.saturating_sub(sum(Depot::free)).saturating_sub(used);
+            spans += (slots / per_span).saturating_sub(used.div_ceil(per_span)) as u32;
+        }
+        if cached > 0 {
+            spans
+        } else {
+            0
+        }
+    }
+
+    /// The CPUs that may hold slots which they did not use since they were drained.
+    pub(crate) fn active_cpus(&self) -> impl Iterator<Item = u32> + '_ {
+        self.caches.active()
+    }
+}

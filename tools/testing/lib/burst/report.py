@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What a burst came to, from what the program workload/burst prints."""
+
+import dataclasses
+import functools
+import re
+
+from lib.failure import Failure
+
+MIB = 1 << 20
+CHUNK_BYTES = 2 * MIB
+SLOT_BYTES = 2048
+"""A slot of swiotlb."""
+
+# Names of a counter, the present one first.
+REFUSED = ("refused", "exhausted")
+PEAK_SHARED = ("peak_shared_bytes", "shared_peak_bytes")
+GIVE_BACKS = ("give_backs", "given_back")
+
+
+@dataclasses.dataclass(frozen=True)
+class Worker:
+    """What one thread did in one round."""
+
+    kind: str
+    first_ms: int
+    """Until its first transfer was done; -1 if none ever was."""
+    transfers: int
+    errors: int
+    errno: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """A round: when it began, and its workers."""
+
+    start_ms: int
+    workers: list[Worker]
+
+    def done_after(self, seconds: float) -> int:
+        """Workers whose first transfer was done by then."""
+        return sum(0 <= each.first_ms <= 1000 * seconds for each in self.workers)
+
+    @property
+    def all_done_s(self) -> float | None:
+        """When the last worker had done its first transfer."""
+        if any(each.first_ms < 0 for each in self.workers):
+            return None
+        return max(each.first_ms for each in self.workers) / 1000
+
+    @property
+    def errors(self) -> int:
+        """Transfers that failed."""
+        return sum(each.errors for each in self.workers)
+
+    @property
+    def transfers(self) -> int:
+        """Transfers that were done within the round."""
+        return sum(each.transfers for each in self.workers)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """All counters at one time, in milliseconds since the guest has booted."""
+
+    ms: int
+    counters: dict[str, int]
+
+    def get(self, *names: str) -> int:
+        """A counter, by the first of these names that there is; 0 without any."""
+        for name in names:
+            if name in self.counters:
+                return self.counters[name]
+        return 0
+
+
+def _class_bytes(name: str) -> int:
+    return int(name.removesuffix("K")) * (1024 if name.endswith("K") else 1)
+
+
+def _bytes_of(sample: Sample, column: str) -> int:
+    """The bytes of all slots that a column of the table of classes counts."""
+    return sum(
+        value * _class_bytes(key.partition(".")[0])
+        for key, value in sample.counters.items()
+        if key.endswith(f".{column}")
+    )
+
+
+class Report:
+    """The output of one run of the program."""
+
+    def __init__(self, text: str, log: str = ""):
+        self.text = text
+        self.log = log
+        self.rounds = self._read_rounds()
+        self.samples = self._read_samples()
+        if not self.rounds or not self.samples or "\nended " not in text:
+            raise Failure(f"the burst did not come to an end:\n{text[-2000:]}")
+
+    def _read_rounds(self) -> list[Round]:
+        workers: dict[int, list[Worker]] = {}
+        starts: dict[int, int] = {}
+        for line in self.text.splitlines():
+            match line.split():
+                case ["round", number, "start", start]:
+                    starts[int(number)] = int(start)
+                case ["worker", number, _, kind, first, transfers, errors, errno]:
+                    workers.setdefault(int(number), []).append(
+                        Worker(
+                            kind, int(first), int(transfers), int(errors), int(errno)
+                        )
+                    )
+        return [Round(starts[each], workers.get(each, [])) for each in sorted(starts)]
+
+    def _read_samples(self) -> list[Sample]:
+        found = []
+        now: dict[str, int] = {}
+        for line in self.text.splitlines():
+            words = line.split()
+            if words[:1] != ["sample"]:
+                continue
+            for word in words[2:]:
+                name, _, value = word.partition("=")
+                now[name] = int(value)
+            found.append(Sample(int(words[1]), dict(now)))
+        return found
+
+    def _number(self, pattern: str) -> float | None:
+        found = re.search(pattern, self.text, re.M)
+        return float(found.group(1)) if found else None
+
+    @property
+    def boot_s(self) -> float | None:
+        """From the start of the kernel to the command."""
+        return self._number(r"^(\d+\.\d+)$")
+
+    @property
+    def pieces(self) -> float | None:
+        """Pieces of physical memory of a buffer, on the average."""
+        return self._number(r"^pieces (\S+)$")
+
+    @property
+    def hung(self) -> int:
+        """Workers that never came back."""
+        return int(self._number(r"^hung (\d+)$") or 0)
+
+    def at(self, ms: float) -> Sample:
+        """The last sample before a time."""
+        before = [each for each in self.samples if each.ms <= ms]
+        return before[-1] if before else self.samples[0]
+
+    def growth(self, *names: str, first_s: float = 0, last_s: float = 1e6) -> int:
+        """By how much a counter has grown, in seconds from the first round on."""
+        start = self.rounds[0].start_ms
+        begin = self.at(start + 1000 * first_s)
+        return self.at(start + 1000 * last_s).get(*names) - begin.get(*names)
+
+    def most(self, *names: str) -> int:
+        """The most that a counter was in any sample."""
+        return max(each.get(*names) for each in self.samples)
+
+    def over_classes(self, column: str) -> int:
+        """By how much a column of the table of classes has grown, over all."""
+        names = [key for key in self.samples[-1].counters if key.endswith(f".{column}")]
+        return sum(self.growth(name) for name in names)
+
+    def free_blocks(self, when: str) -> list[int]:
+        """Free blocks of memory of each order, before or after the set-up."""
+        found = re.search(rf"^free {when} (.*)$", self.text, re.M)
+        return [int(word) for word in found.group(1).split()] if found else []
+
+    def converted(self, first_s: float = 0, last_s: float = 1e6) -> int:
+        """Bytes that were made shared, in seconds from the first round on."""
+        if "conversion_bytes" in self.samples[-1].counters:
+            return self.growth("conversion_bytes", first_s=first_s, last_s=last_s)
+        chunks = self.growth("conversions", first_s=first_s, last_s=last_s)
+        return CHUNK_BYTES * chunks
+
+    @functools.cached_property
+    def refused(self) -> int | None:
+        """Mappings that nobody could serve."""
+        if self.serves_cc:
+            return self.growth(*REFUSED)
+        # swiotlb does not count them; its messages are limited, and say by how much.
+        printed = len(re.findall(r"swiotlb buffer is full", self.log))
+        kept_back = re.findall(r"swiotlb\w*: (\d+) callbacks suppressed", self.log)
+        return printed + sum(map(int, kept_back))
+
+    @property
+    def serves_cc(self) -> bool:
+        """Whether cc_swiotlb served this guest."""
+        return self.samples[0].get("chunks", "shared_bytes") > 0
+
+    def refused_in(self, number: int) -> int:
+        """Mappings that were refused from the start of a round to the next."""
+        begin = self.rounds[0].start_ms
+        start = (self.rounds[number].start_ms - begin) / 1000
+        end = 1e6
+        if number + 1 < len(self.rounds):
+            end = (self.rounds[number + 1].start_ms - begin) / 1000
+        return self.growth(*REFUSED, first_s=start, last_s=end)
+
+    def last_refusal_s(self, number: int = 0) -> float | None:
+        """When a mapping was refused last in a round, in seconds from its start."""
+        start = self.rounds[number].start_ms
+        end = float("inf")
+        if number + 1 < len(self.rounds):
+            end = self.rounds[number + 1].start_ms
+        last = None
+        for before, after in zip(self.samples, self.samples[1:], strict=False):
+            grew = after.get(*REFUSED) > before.get(*REFUSED)
+            if grew and start <= after.ms < end:
+                last = (after.ms - start) / 1000
+        return last
+
+    @property
+    def start_shared(self) -> int:
+        """What was shared before the burst, the legacy pool included."""
+        first = self.samples[0]
+        if self.serves_cc:
+            return first.get("shared_bytes") + first.get("legacy_bytes")
+        return SLOT_BYTES * first.get("io_tlb_nslabs")
+
+    @property
+    def peak_shared(self) -> int:
+        """The most that was shared, as sampled, without cc_swiotlb's legacy pool."""
+        if self.serves_cc:
+            return self.most("shared_bytes")
+        return SLOT_BYTES * self.most("io_tlb_nslabs")
+
+    @property
+    def peak_used(self) -> int:
+        """The most that mappings held, as it was sampled."""
+        if self.serves_cc:
+            return max(self.used(each) for each in self.samples)
+        return SLOT_BYTES * self.most("io_tlb_used")
+
+    @staticmethod
+    def used(sample: Sample) -> int:
+        """Bytes of the slots that mappings hold."""
+        if "in_use_bytes" in sample.counters:
+            return sample.get("in_use_bytes")
+        return _bytes_of(sample, "used")
+
+    @staticmethod
+    def copied(sample: Sample) -> int:
+        """Bytes that were copied into slots."""
+        if "copied_bytes" in sample.counters:
+            return sample.get("copied_bytes")
+        # Each mapping is taken for as large as its slot.
+        return _bytes_of(sample, "bounced")
+
+    def wasted_share(self) -> float | None:
+        """Of the bytes copied while mappings were refused, those that were in vain.
+
+        What is copied into a slot is transferred by a disk, is still in use, or was
+        copied for a request that was refused later.
+        """
+        last = self.last_refusal_s()
+        if not self.serves_cc or last is None:
+            return 0.0 if self.serves_cc else None
+        start = self.rounds[0].start_ms
+        before, after = self.at(start), self.at(start + 1000 * last)
+        copied = self.copied(after) - self.copied(before)
+        held = self.used(after) - self.used(before)
+        moved = sum(
+            after.get(name) - before.get(name)
+            for name in ("disk_read_bytes", "disk_written_bytes")
+        )
+        # Blocks that the legacy pool bounced were not copied into our slots.
+        return max(0, copied - held - moved) / copied if copied else 0.0
+
+    def kernel_cpu_s(self, last_s: float = 1e6) -> float:
+        """CPU time of the guest's kernel from the first round on."""
+        names = ("cpu_system", "cpu_irq", "cpu_softirq")
+        return sum(self.growth(name, last_s=last_s) for name in names) / 100
+
+    def figures(self) -> dict[str, object]:
+        """Everything that a table shows."""
+        first = self.rounds[0]
+        return {
+            "boot_s": self.boot_s,
+            "pieces": self.pieces,
+            "start_shared_mib": round(self.start_shared / MIB, 1),
+            "refused": self.refused,
+            "last_refusal_s": self.last_refusal_s(),
+            "legacy": self.growth("legacy") if self.serves_cc else None,
+            "waits": self.growth("waits"),
+            "errors": sum(each.errors for each in self.rounds),
+            "hung": self.hung,
+            "done_25_s": first.done_after(25),
+            "all_done_s": first.all_done_s,
+            "transfers": first.transfers,
+            "peak_shared_mib": round(self.peak_shared / MIB, 1),
+            "peak_used_mib": round(self.peak_used / MIB, 1),
+            "wasted": self.wasted_share(),
+            "kernel_cpu_s": round(self.kernel_cpu_s(), 2),
+            "converted_mib": round(self.converted() / MIB, 1),
+            "give_backs": self.growth(*GIVE_BACKS),
+        }

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Many readers from idle, in memory that is free in single pages only.
+
+A few bursts of those that ``make bursts`` runs, the hardest ones, shortened. The
+bounds are in lib/burst/targets.py.
+"""
+
+import vm
+from lib.burst import guest, report, targets
+
+READERS = 160
+
+# Virtio-blk maps under a spinlock, a page at a time, and the host is slow.
+SLOW = {"bus": "blk", "scattered": True, "fragmented": True, "convert_us": 260}
+SLOW_S = 12
+# NVMe, and the burst comes back every 20 s.
+AGAIN = {"bus": "nvme", "scattered": True, "fragmented": True, "convert_us": 23}
+AGAIN_S = 12
+
+# A second of load every 15 s.
+SPELLS = 3
+
+SLOTS_IN_CACHES = 512
+MIB = 1 << 20
+
+
+@vm.once
+def _slow(impl: str) -> report.Report:
+    if impl == "cc":
+        return guest.run(guest.Burst(load=f"-t {SLOW_S}", **SLOW))
+    # It only matters when the first transfers are done.
+    start = _slow("cc").start_shared
+    burst = guest.Burst(impl=impl, load="-t 2", start_bytes=start, **SLOW)
+    return guest.run(burst)
+
+
+@vm.once
+def _again(impl: str) -> report.Report:
+    rounds = "-n 2 -e 20" if impl == "cc" else ""
+    return guest.run(guest.Burst(impl=impl, load=f"-t {AGAIN_S} {rounds}", **AGAIN))
+
+
+def _require(target: targets.Target) -> None:
+    assert target.met, f"{target.name}: {target.measured}, wanted: {target.wanted}"
+
+
+class TestSlowHost:
+    """260 us for a page, so that 160 MiB take eleven seconds."""
+
+    def test_buffers_are_scattered(self):
+        """The control: each page is a piece of its own, and free memory is such."""
+        run = _slow("cc")
+        assert run.pieces == 256
+        assert run.free_blocks("after")[0] > 100_000
+        assert sum(run.free_blocks("after")[1:10]) < 10_000
+
+    def test_unharmed(self):
+        """No I/O error and no hang."""
+        _require(targets.unharmed(_slow("cc").figures()))
+
+    def test_in_time(self):
+        """All readers are done about as soon as their bytes can be converted."""
+        static = _slow("static").figures()
+        _require(targets.in_time(_slow("cc").figures(), static, READERS, 260))
+
+    def test_before_dynamic(self):
+        """And before swiotlb has grown so far, from as little."""
+        dynamic = _slow("dynamic").figures()
+        _require(targets.before_dynamic(_slow("cc").figures(), dynamic))
+        # The control: it did begin with as much.
+        assert abs(dynamic["start_shared_mib"] - _slow("cc").start_shared / MIB) <= 2
+
+    def test_bounded(self):
+        """Not much more is shared than was in use."""
+        _require(targets.bounded(_slow("cc").figures()))
+
+    def test_not_in_vain(self):
+        """Requests that are refused were refused before much of them was copied."""
+        _require(targets.not_in_vain(_slow("cc").figures()))
+
+
+class TestAgain:
+    """23 us for a page; the burst comes back every 20 s."""
+
+    def test_unharmed(self):
+        """No I/O error and no hang."""
+        _require(targets.unharmed(_again("cc").figures()))
+
+    def test_refused_early(self):
+        """Nothing is refused later than 2 s after the start."""
+        _require(targets.refused_early(_again("cc").figures()))
+
+    def test_not_refused_again(self):
+        """The second time nothing is refused."""
+        run = _again("cc")
+        assert run.refused_in(1) == 0
+        assert run.last_refusal_s(1) is None
+
+    def test_throughput(self):
+        """As much is transferred as over a static pool."""
+        static = _again("static").figures()
+        _require(targets.throughput(_again("cc").figures(), static))
+
+    def test_bounded(self):
+        """Not much more is shared than was in use."""
+        _require(targets.bounded(_again("cc").figures()))
+
+
+def test_all_kinds_at_once():
+    """virtio-scsi, AHCI, the page cache, readers and writers: no error, no hang."""
+    run = guest.run(
+        guest.Burst(
+            bus="scsi+ahci",
+            scattered=True,
+            fragmented=True,
+            convert_us=23,
+            readers=60,
+            load="-w 20 -R 60 -W 20 -t 8",
+        )
+    )
+    _require(targets.unharmed(run.figures()))
+    kinds = {worker.kind for worker in run.rounds[0].workers}
+    assert kinds == {"dr", "dw", "br", "bw"}
+    assert run.growth("disk_read_bytes") > 0 and run.growth("disk_written_bytes") > 0
+
+
+@vm.once
+def _one_page_each() -> report.Report:
+    return guest.run(
+        guest.Burst(
+            disks=1, cpus=32, readers=32, load="-s 4 -p -t 4", append="lpj=4000000"
+        )
+    )
+
+
+class TestManyCpus:
+    """32 CPUs, each with one page in flight."""
+
+    def test_unharmed(self):
+        """No I/O error and no hang; each has read."""
+        run = _one_page_each()
+        _require(targets.unharmed(run.figures()))
+        assert all(worker.transfers for worker in run.rounds[0].workers)
+
+    def test_no_fallback(self):
+        """Each CPU finds a slot of its own size."""
+        run = _one_page_each()
+        assert run.growth("legacy") == 0
+        assert run.over_classes("fallback") == 0
+
+    def test_caches_are_small(self):
+        """What CPUs hold stays small."""
+        assert _one_page_each().most("4K.cached") <= SLOTS_IN_CACHES
+
+
+class TestSpells:
+    """A second of load every 15 s, while a page takes 260 us."""
+
+    def test_memory_stays(self):
+        """What a spell needed is still there at the next one."""
+        run = guest.run(
+            guest.Burst(convert_us=260, load=f"-t 1 -e 15 -n {SPELLS}", timeout_s=600)
+        )
+        _require(targets.unharmed(run.figures()))
+        first = run.rounds[1].start_ms - run.rounds[0].start_ms
+        later = run.converted(first_s=first / 1000)
+        once = run.converted(last_s=first / 1000)
+        assert once > 0, "the control: the first spell needed memory"
+        assert later <= once / 10, f"{once} bytes were converted, then {later}"

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Memory that is plugged in while the guest runs."""
+
+import os
+from pathlib import Path
+
+import pytest
+import vm
+
+MIB = 1 << 20
+# Where plugged memory lies: behind 4 GiB, while 512 MiB are there at boot.
+PLUGGED = 4 << 30
+SECRET = b"written after the memory was plugged"
+
+WAIT_FOR_MEMORY = """
+for i in $(seq 300); do
+	[ "$(awk '/MemTotal/ { print $2 }' /proc/meminfo)" -gt 900000 ] && break
+	sleep 0.1
+done
+echo "memory: $(awk '/MemTotal/ { print $2 }' /proc/meminfo)"
+"""
+
+
+def _shared(path: Path) -> list[tuple[int, bytes]]:
+    """What the host sees of the plugged memory: address and content."""
+    found = []
+    with open(path, "rb") as file:
+        at, size = PLUGGED, os.fstat(file.fileno()).st_size
+        while at < size:
+            try:
+                at = os.lseek(file.fileno(), at, os.SEEK_DATA)
+                end = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+            except OSError:
+                break
+            found.append((at, os.pread(file.fileno(), end - at, at)))
+            at = end
+    return found
+
+
+@pytest.fixture(scope="module")
+def plugged(tmp_path_factory) -> tuple[vm.Result, list[tuple[int, bytes]]]:
+    """512 MiB more, and then a load that needs more shared memory."""
+    folder = tmp_path_factory.mktemp("hotplug")
+    (folder / "secret").write_bytes(SECRET.ljust(512, b"."))
+    # In a folder that is memory: the file is as large as what was shared.
+    shared = Path("/dev/shm") / f"cc-swiotlb-test-{os.getpid()}"
+    try:
+        result = vm.run(
+            f"""
+{vm.wait_ready()}
+{WAIT_FOR_MEMORY}
+{vm.show("before", vm.STATS)}
+yes "$(cat /host/secret)" | head -c 64M >/tmp/secrets
+fio --name=x --thread --filename=/dev/nvme0n1 --direct=1 --ioengine=libaio \\
+	--rw=randread --iodepth=64 --bs=512k --size=1G --time_based --runtime=4 \\
+	>/tmp/fio 2>&1
+echo "fio: $?"
+for i in 1 2 3 4 5 6 7 8; do
+	dd if=/tmp/secrets of=/dev/nvme0n1 bs=256k oflag=direct 2>/dev/null &
+done
+wait
+{vm.counters()}
+""",
+            *("--mem", "512M", "--plug", "512M@2", "--blk", "0"),
+            *("--null-ms", "20", "--add", str(folder / "secret")),
+            *("--shared-file", str(shared)),
+            timeout=120,
+        )
+        return result, _shared(shared)
+    finally:
+        shared.unlink(missing_ok=True)
+
+
+def test_memory_is_there(plugged):
+    """The guest has it, and does not take the shared memory for RAM."""
+    result, _ = plugged
+    kibibytes = int(vm.lines(result.stdout, "^memory:")[0].split()[1])
+    assert 900 * MIB < kibibytes << 10 <= 1024 * MIB, result.tail()
+
+
+def test_growth_goes_on(plugged):
+    """The pools grow after it was plugged, and nothing is refused."""
+    result, _ = plugged
+    assert "fio: 0" in result.stdout, result.tail()
+    before = result.count("shared_bytes", "before")
+    assert result.count("shared_peak_bytes") >= before + 8 * MIB
+    for key in ("exhausted", "conversion_failures", "leaked_bytes"):
+        assert result.count(key) == 0, key
+
+
+def test_plugged_memory_is_used(plugged):
+    """The host sees some of it, with data that was bounced there."""
+    _, shared = plugged
+    assert shared, "none of the plugged memory was ever shared"
+    assert any(SECRET in content for _, content in shared), "shared, but not used"

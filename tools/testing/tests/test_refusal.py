@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A host that refuses to convert memory, for a while or now and then.
+
+CC_SWIOTLB_REFUSAL_S= says for how many seconds it refuses everything, 20 unless
+set.
+"""
+
+import os
+import re
+
+import pytest
+import vm
+
+MIB = 1 << 20
+CHUNK = 2 * MIB
+CHUNK_PAGES = CHUNK >> 12
+SECONDS = int(os.environ.get("CC_SWIOTLB_REFUSAL_S", "20"))
+# The load wants more than that.
+CAP = 96 * MIB
+
+# Not NVMe, whose driver makes the kernel add to its own pool of coherent memory: that
+# loses memory as well when it is refused.
+DISK = ("--nvme", "0", "--blk", "1", "--null-ms", "100")
+
+EMULATION = "/sys/kernel/debug/cc_emul/stats"
+REFUSE = "/sys/module/cc_emul/parameters/refuse"
+
+LIBRARY = f"""
+{vm.wait_ready()}
+sleep 1
+value() {{ awk -v key="$2:" '$1 == key {{ print $2 }}' "$1"; }}
+shared() {{ value {vm.STATS} shared_bytes; }}
+now() {{ cut -d ' ' -f 1 /proc/uptime; }}
+
+# 256 requests of 512 KiB at a time for $1 seconds, on disks that hold them for 100 ms.
+load() {{
+	fio --name=x --thread --filename=/dev/vda --direct=1 --ioengine=libaio \\
+		--rw=randread --iodepth=64 --numjobs=4 --bs=512k --size=1G \\
+		--time_based --runtime="$1" --group_reporting >/tmp/fio 2>&1
+	echo "fio: $?"
+}}
+"""
+
+
+@vm.once
+def _refused(direction: str, nodes: int) -> vm.Result:
+    """The load from idle, while the host refuses everything and after that."""
+    result = vm.run(
+        f"""
+{LIBRARY}
+before=$(shared)
+{vm.show("before", vm.STATS)}
+echo 1000{direction} >{REFUSE}
+load {SECONDS + 6} &
+for second in $(seq {SECONDS}); do
+	sleep 1
+	echo "astray: $(value {EMULATION} mismatched_now)"
+done
+{vm.show("during", vm.STATS)}
+{vm.show("emulation", EMULATION)}
+start=$(now)
+echo 0 >{REFUSE}
+for i in $(seq 400); do
+	[ "$(shared)" -gt "$before" ] && break
+	sleep 0.05
+done
+echo "grew: $start $(now)"
+wait
+sleep 1
+{vm.counters()}
+{vm.show("emulation after", EMULATION)}
+""",
+        *DISK,
+        *("--cpus", "4", "--mem", "2G", "--nodes", str(nodes), "--allow-warnings"),
+        *("--append", f"cc_swiotlb.max={CAP}"),
+        timeout=SECONDS + 120,
+    )
+    # What is allowed is what the kernel itself says, once.
+    for line in vm.lines(result.console, r"WARNING:|BUG:"):
+        assert "WARNING: at __set_memory_enc" in line, line
+    return result
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("direction", ["", ",share"], ids=["both", "share"])
+class TestRefusedForAWhile:
+    """Everything is refused, or everything but what makes memory private."""
+
+    def test_load_survives(self, direction, nodes):
+        """No request fails, and the host was really asked, and refused."""
+        result = _refused(direction, nodes)
+        assert "fio: 0" in result.stdout, result.tail()
+        assert not vm.lines(result.console, "I/O error|lockup|stall")
+        assert result.count("share_refused", "emulation") >= 2
+
+    def test_one_chunk_for_each_node_is_astray(self, direction, nodes):
+        """No more memory is neither usable nor in the pools, however long it lasts."""
+        result = _refused(direction, nodes)
+        astray = list(map(int, re.findall(r"^astray: (\d+)$", result.stdout, re.M)))
+        assert len(astray) == SECONDS
+        assert max(astray) <= nodes * CHUNK_PAGES
+        assert result.count("leaked_bytes", "during") == 0
+
+    def test_growth_is_back_within_a_second(self, direction, nodes):
+        """A chunk was shared a second after the host granted it."""
+        result = _refused(direction, nodes)
+        start, end = map(float, re.search(r"grew: (\S+) (\S+)", result.stdout).groups())
+        assert end - start <= 1.0
+        assert result.count("shared_bytes") > result.count("shared_bytes", "before")
+
+    def test_cap_is_untouched(self, direction, nodes):
+        """All that may be shared can be shared afterwards."""
+        result = _refused(direction, nodes)
+        assert result.count("max_bytes") == result.count("max_bytes", "before") == CAP
+        assert result.count("shared_peak_bytes") > CAP - CHUNK
+
+    def test_nothing_is_left(self, direction, nodes):
+        """What was astray is in the pools, or was freed as private memory."""
+        result = _refused(direction, nodes)
+        for key in ("mismatched_now", "unaccepted_now", "bad_frees"):
+            assert result.count(key, "emulation after") == 0, key
+        assert result.count("leaked_bytes") == 0
+
+
+@vm.once
+def _now_and_then() -> vm.Result:
+    return vm.run(
+        f"""
+{LIBRARY}
+echo 400 >{vm.PARAMETERS}/idle_ms
+echo 300 >{REFUSE}
+for round in 1 2 3 4; do
+	load 2
+	sleep 2
+done
+echo 0 >{REFUSE}
+sleep 3
+{vm.counters()}
+{vm.show("emulation", EMULATION)}
+""",
+        *DISK,
+        *("--cpus", "4", "--mem", "2G", "--allow-warnings"),
+        timeout=180,
+    )
+
+
+def test_refused_now_and_then():
+    """Three of ten conversions are refused, both ways: nothing is lost by that."""
+    result = _now_and_then()
+    assert result.stdout.count("fio: 0") == 4, result.tail()
+    assert result.count("share_refused", "emulation") > 0
+    assert result.count("unshare_refused", "emulation") > 0
+    for key in ("mismatched_now", "unaccepted_now", "bad_frees"):
+        assert result.count(key, "emulation") == 0, key
+    assert result.count("leaked_bytes") == 0
