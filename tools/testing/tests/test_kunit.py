@@ -14,9 +14,12 @@ SUITES = {
     "cc_swiotlb_class",
     "cc_swiotlb_depot",
     "cc_swiotlb_directory",
+    "cc_swiotlb_gate",
+    "cc_swiotlb_help",
     "cc_swiotlb_layout",
-    "cc_swiotlb_magazine",
     "cc_swiotlb_policy",
+    "cc_swiotlb_span",
+    "cc_swiotlb_stock",
     "cc_swiotlb_watermark",
 }
 
