@@ -84,8 +84,9 @@ sleep 1
     return result
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
-@pytest.mark.parametrize("direction", ["", ",share"], ids=["both", "share"])
+@pytest.mark.parametrize(
+    "direction,nodes", [("", 2), (",share", 1)], ids=["both", "share"]
+)
 class TestRefusedForAWhile:
     """Everything is refused, or everything but what makes memory private."""
 
