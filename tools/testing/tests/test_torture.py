@@ -66,6 +66,8 @@ SCRIPT_FAULTS = {
 # On a busy host a CPU's delay loop may never be calibrated.
 CPUS = ("--cpus", "4", "--append", "lpj=20000000")
 
+PLUGGED_MIB = 256
+
 # What is injected while it runs.
 INJECTED = ("share", "lose", "unshare", "block", "page", "slab", "idle", "cap")
 
@@ -114,12 +116,17 @@ def _run_debug(module) -> vm.Result:
     return vm.run(
         f"""
 {vm.wait_ready()}
+memory() {{ awk '/^MemTotal/ {{ print $2 }}' /proc/meminfo; }}
+before=$(memory)
 {SCRIPT} -cfm /host/{module.name} 120 hold=60 tick=10
 echo "torture: $?"
+echo "plugged: $(($(memory) - before))"
 grep -h . /sys/kernel/debug/dma-api/disabled
 {vm.counters()}
 """,
         *("--debug", *CPUS, "--add", FOLDER, "--add", str(module)),
+        # In the middle of it there is more memory.
+        *("--plug", f"{PLUGGED_MIB}M@40"),
         timeout=300,
         status=None,
     )
@@ -154,10 +161,19 @@ class TestDebug:
             assert re.search(rf" {name}=[1-9]", said[0]), said[0]
 
     def test_hotplug(self, debug_torture_module):
-        """CPUs went away and came back."""
+        """CPUs went away and came back, and memory was plugged in."""
         result = _run_debug(debug_torture_module)
         said = re.search(r"CPUs offline: (\d+) times", result.stdout)
         assert said and int(said.group(1)) > 10, result.tail()
+        plugged = int(vm.lines(result.stdout, "^plugged: ")[0].split()[1])
+        assert plugged > PLUGGED_MIB * 1024 * 0.8, result.tail()
+
+    def test_fragmented(self, debug_torture_module):
+        """No 2 MiB were free in one piece for a while: single spans were shared."""
+        result = _run_debug(debug_torture_module)
+        said = re.search(r"memory pressure: (\d+) times", result.stdout)
+        assert said and int(said.group(1)) >= 10, result.tail()
+        assert result.count("single_spans") > 0, result.tail()
 
 
 @vm.once

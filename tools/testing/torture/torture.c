@@ -315,6 +315,7 @@ module_init(tt_init);
 static void __exit tt_exit(void)
 {
 	kthread_stop(tt_main_task);
+	tt_fragment_exit();
 	tt_devices_exit();
 	tt_pattern_exit();
 }

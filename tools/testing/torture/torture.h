@@ -298,6 +298,7 @@ void tt_storm(struct tt_thread *t);
 struct tt_tick *tt_tick_new(struct rnd_state *rnd);
 void tt_tick_start(struct tt_tick *tick);
 void tt_tick_free(struct tt_tick *tick);
+void tt_fragment_exit(void);
 bool tt_thread_goes_on(void);
 void tt_thread_move(struct tt_thread *t);
 int tt_threads_start(unsigned int writers, unsigned int holders, u32 seed);
