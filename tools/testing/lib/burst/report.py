@@ -9,6 +9,7 @@ from lib.failure import Failure
 
 MIB = 1 << 20
 CHUNK_BYTES = 2 * MIB
+PAGE_BYTES = 4096
 SLOT_BYTES = 2048
 """A slot of swiotlb."""
 
@@ -177,6 +178,14 @@ class Report:
         chunks = self.growth("conversions", first_s=first_s, last_s=last_s)
         return CHUNK_BYTES * chunks
 
+    @property
+    def page_us(self) -> float | None:
+        """What converting a page took, where cc_swiotlb says so."""
+        pages = self.converted() / PAGE_BYTES
+        if not pages or "conversion_ns" not in self.samples[-1].counters:
+            return None
+        return self.growth("conversion_ns") / pages / 1000
+
     @functools.cached_property
     def refused(self) -> int | None:
         """Mappings that nobody could serve."""
@@ -296,6 +305,7 @@ class Report:
             "peak_used_mib": round(self.peak_used / MIB, 1),
             "wasted": self.wasted_share(),
             "kernel_cpu_s": round(self.kernel_cpu_s(), 2),
+            "page_us": self.page_us,
             "converted_mib": round(self.converted() / MIB, 1),
             "give_backs": self.growth(*GIVE_BACKS),
         }
