@@ -94,6 +94,16 @@ def refused_early(figures: dict, us: int) -> Target:
     )
 
 
+def remembered(figures: dict) -> Target:
+    """Nothing is refused when the burst comes back."""
+    return Target(
+        "mappings refused when it came back",
+        "none",
+        f"{figures['again']:.0f}",
+        not figures["again"],
+    )
+
+
 def throughput(figures: dict, static: dict) -> Target:
     """As much is transferred as over the static pool."""
     ratio = figures["transfers"] / max(1, static["transfers"])
@@ -138,6 +148,7 @@ def judge(
 ) -> list[Target]:
     """All targets of one kind of burst, of those whose figures are there."""
     found = [unharmed(figures), bounded(figures), not_in_vain(figures)]
+    found.append(remembered(figures))
     if static:
         found.append(in_time(figures, static, readers, us))
     if dynamic:
