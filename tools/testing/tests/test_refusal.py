@@ -112,7 +112,7 @@ class TestRefusedForAWhile:
         """All that may be shared can be shared afterwards."""
         result = _refused(direction, nodes)
         assert result.count("max_bytes") == result.count("max_bytes", "before") == CAP
-        assert result.count("shared_peak_bytes") > CAP - CHUNK
+        assert result.count("peak_shared_bytes") > CAP - CHUNK
 
     def test_nothing_is_left(self, direction, nodes):
         """What was astray is in the pools, or was freed as private memory."""

@@ -92,7 +92,7 @@ def _require_all_kinds(result: vm.Result) -> None:
 
 @vm.once
 def _run(variant: str, module) -> vm.Result:
-    parameters = "hold=5 cycle=5000 " + PARAMETERS.get(variant, "")
+    parameters = "hold=5 cycle=5000 fragment=3 " + PARAMETERS.get(variant, "")
     return vm.run(
         f"{vm.wait_ready()}; {SCRIPT} -cm /host/{module.name} 12 {parameters}",
         *(*CPUS, "--add", FOLDER, "--add", str(module), *VARIANTS[variant]),
@@ -114,12 +114,13 @@ def _run_debug(module) -> vm.Result:
     return vm.run(
         f"""
 {vm.wait_ready()}
-{SCRIPT} -cfm /host/{module.name} 120 hold=60 tick=10
+{SCRIPT} -cfm /host/{module.name} 120 hold=60 tick=10 fragment=10
 echo "torture: $?"
 grep -h . /sys/kernel/debug/dma-api/disabled
 {vm.counters()}
 """,
-        *("--debug", *CPUS, "--add", FOLDER, "--add", str(module)),
+        *("--debug", *CPUS, "--plug", "256M@60"),
+        *("--add", FOLDER, "--add", str(module)),
         timeout=300,
         status=None,
     )
@@ -158,6 +159,12 @@ class TestDebug:
         result = _run_debug(debug_torture_module)
         said = re.search(r"CPUs offline: (\d+) times", result.stdout)
         assert said and int(said.group(1)) > 10, result.tail()
+
+    def test_memory_hotplug(self, debug_torture_module):
+        """Memory came in the middle of it."""
+        result = _run_debug(debug_torture_module)
+        said = re.search(r"memory: (\d+) MiB, then (\d+) MiB", result.stdout)
+        assert said and int(said[2]) == int(said[1]) + 256, result.tail()
 
 
 @vm.once
