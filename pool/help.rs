@@ -122,15 +122,17 @@ impl Pool {
     #[inline(never)]
     pub(super) fn take_last(&self, class: SizeClass) -> Option<Found> {
         let found = self.take_larger(self.home(), class, ANY);
-        if found.is_none() && !glue::in_interrupt() {
+        if found.is_some() {
+            return found;
+        }
+        if !glue::in_interrupt() {
             let moment = self.moment(class);
             // SAFETY: Nothing that is locked below outlives it.
             let irq = unsafe { IrqsOff::new() };
             self.gates.close(class, moment, irq.token());
-            drop(irq);
-            self.bell.cry();
         }
-        found
+        self.bell.cry();
+        None
     }
 
     fn take_larger(&self, home: usize, class: SizeClass, depth: Depth) -> Option<Found> {
