@@ -231,31 +231,39 @@ echo '=== idle_ms'; cat {PARAMETER}
 echo 1 >{EVENT}
 load; load
 echo "over: $(now)"
-# What a chunk costs depends on the host: usually 10 s, and 3 s from one to the next.
-for n in $(seq 240); do
+# What a chunk costs depends on the host: on a quick one the first goes after 10 s,
+# and the next 3 s later.
+for n in $(seq 300); do
 	[ "$(grep -c 'cc_swiotlb_giveback:' /sys/kernel/tracing/trace)" -ge 3 ] && break
 	sleep 1
 done
+echo "end: $(now)"
 {vm.counters()}
 echo '=== events'; grep 'cc_swiotlb_giveback:' /sys/kernel/tracing/trace
 """,
         *("--convert-us", "5"),
-        timeout=360,
+        timeout=420,
     )
 
 
 def test_priced():
-    """Unless told otherwise, a chunk idles a thousand times what it costs."""
+    """Unless told otherwise, a thousandth of the time is spent on giving back."""
     result = _priced()
     assert result.section("idle_ms").strip() == "auto"
-    over = float(vm.lines(result.stdout, "^over: ")[0].split()[1])
+    over, end = (
+        float(vm.lines(result.stdout, f"^{name}: ")[0].split()[1])
+        for name in ("over", "end")
+    )
     found = re.findall(r" (\d+\.\d+): cc_swiotlb_giveback: ", result.section("events"))
     events = [float(time) for time in found]
-    assert len(events) >= 3, result.tail()
+    assert events, "nothing was given back"
     assert events[0] - over >= 9, events
+    # A chunk is paid for in advance: by what it idled.
+    paid = result.count("give_back_ns") / 1e9
+    assert paid <= (end - over) / 1000, f"{paid} s within {end - over} s"
     # 512 pages of 5 us each, at the least.
     pauses = [later - before for before, later in zip(events, events[1:], strict=False)]
-    assert min(pauses) >= 512 * 5e-6 * 1000 * 0.95, pauses
+    assert all(pause >= 512 * 5e-6 * 1000 * 0.95 for pause in pauses), pauses
 
 
 @pytest.fixture(scope="module", name="settings")
