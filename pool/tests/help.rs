@@ -242,6 +242,25 @@ mod tests {
     }
 
     #[test]
+    fn what_cpus_hold_is_seen_and_comes_home() -> Result {
+        let mut bench = Bench::new(1)?;
+        let mut cpu = Cpu::new(&SizeClass::ALL)?;
+        bench.give(0, 1)?;
+        assert!(bench.pool.active_cpus().next().is_none());
+        assert_eq!(bench.pool.cached_spans(), 0);
+        for class in [B512, K4, K64] {
+            let found = take_all(&bench, &mut cpu, class, 1)?;
+            put_all(&bench, &mut cpu, &found);
+        }
+        assert_eq!(bench.pool.active_cpus().count(), 1);
+        assert!(bench.pool.cached_spans() == 3 && bench.unbound(0) == 1);
+        cpu.run(&bench, |pool| pool.drain_this_cpu());
+        assert!(bench.pool.active_cpus().next().is_none());
+        assert!(bench.pool.cached_spans() == 0 && bench.unbound(0) == 4);
+        Ok(())
+    }
+
+    #[test]
     fn a_closed_class_keeps_nothing_in_caches_and_reopens() -> Result {
         let mut bench = Bench::new(1)?;
         let mut cpu = Cpu::new(&[K4])?;

@@ -321,10 +321,7 @@ def _crate_paths(path: Path) -> set[str]:
     out = len(path.relative_to(vm.ROOT).parts) - (path.name == "mod.rs")
     tops = ("crate::", "super::" * out)
     return {
-        each.removeprefix(top)
-        for each in found
-        for top in tops
-        if each.startswith(top)
+        each.removeprefix(top) for each in found for top in tops if each.startswith(top)
     }
 
 
