@@ -4,10 +4,12 @@
  * kernel crate has no means for.
  */
 
-#include <linux/cpu.h>
+#define pr_fmt(fmt) "cc_swiotlb: " fmt
+
 #include <linux/cpuhotplug.h>
 #include <linux/init.h>
 #include <linux/percpu.h>
+#include <linux/printk.h>
 #include <linux/shrinker.h>
 #include <linux/sizes.h>
 #include <linux/workqueue.h>
@@ -49,14 +51,8 @@ void cc_swiotlb_drain(unsigned int cpu)
  */
 void cc_swiotlb_drain_all(void)
 {
-	unsigned int cpu;
-
-	cpus_read_lock();
-	for_each_online_cpu(cpu)
-		cc_swiotlb_drain(cpu);
-	for_each_online_cpu(cpu)
-		flush_work(per_cpu_ptr(&drain_work, cpu));
-	cpus_read_unlock();
+	if (schedule_on_each_cpu(drain))
+		pr_warn("no memory to drain the CPUs\n");
 }
 
 static unsigned long count(struct shrinker *shrinker, struct shrink_control *sc)

@@ -193,7 +193,12 @@ pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
     if let Some((node, _)) = worst {
         return Action::Grow(node);
     }
-    let mut timer = lacking().map(|(_, node)| node.grow_at_ms).min();
+    let binding = each().filter(|(_, it)| bind(it));
+    let mut timer = Iterator::chain(
+        lacking().map(|(_, node)| node.grow_at_ms),
+        binding.map(|(_, node)| node.bind_at_ms),
+    )
+    .min();
     if view.now_ms >= view.private_at_ms {
         if view.has_left {
             return Action::MakePrivate;

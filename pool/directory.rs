@@ -133,14 +133,20 @@ mod tests {
     fn every_byte_of_a_chunk_leads_to_its_span() -> Result {
         let directory = Directory::new(4 * FRAMES_PER_LEAF)?;
         // At the start of a table, in the middle of one, and at the end of the last one.
-        for base in [LEAF_BYTES, 2 * LEAF_BYTES + 7 * CHUNK_BYTES, 4 * LEAF_BYTES - CHUNK_BYTES] {
+        for base in [
+            LEAF_BYTES,
+            2 * LEAF_BYTES + 7 * CHUNK_BYTES,
+            4 * LEAF_BYTES - CHUNK_BYTES,
+        ] {
             let base = Phys::new(base as u64);
             assert!(directory.get(base).is_none());
             let chunk = enter(&directory, base)?;
             for (index, span) in chunk.spans().enumerate() {
                 for at in [0, 1, SPAN_BYTES / 2, SPAN_BYTES - 1] {
                     let addr = base.add(index * SPAN_BYTES + at);
-                    assert!(directory.get(addr).is_some_and(|found| core::ptr::eq(found, span)));
+                    assert!(directory
+                        .get(addr)
+                        .is_some_and(|found| core::ptr::eq(found, span)));
                 }
             }
             assert!(directory.get(Phys::new(base.raw() - 1)).is_none());
@@ -153,7 +159,13 @@ mod tests {
     fn foreign_addresses_lead_nowhere() -> Result {
         let directory = Directory::new(2 * FRAMES_PER_LEAF)?;
         enter(&directory, Phys::new(0))?;
-        for addr in [CHUNK_BYTES as u64, LEAF_BYTES as u64, 1 << 40, 1 << 63, u64::MAX] {
+        for addr in [
+            CHUNK_BYTES as u64,
+            LEAF_BYTES as u64,
+            1 << 40,
+            1 << 63,
+            u64::MAX,
+        ] {
             assert!(directory.get(Phys::new(addr)).is_none());
         }
         Ok(())
@@ -166,11 +178,15 @@ mod tests {
         let chunk = enter(&directory, base)?;
         let second = base.add(SPAN_BYTES);
         directory.remove(second);
-        assert!(directory.get(second).is_none() && directory.get(second.add(SPAN_BYTES - 1)).is_none());
+        assert!(
+            directory.get(second).is_none() && directory.get(second.add(SPAN_BYTES - 1)).is_none()
+        );
         assert!(directory.get(base).is_some() && directory.get(second.add(SPAN_BYTES)).is_some());
         let span = chunk.spans().nth(1).ok_or(ENOENT)?;
         directory.insert(span);
-        assert!(directory.get(second).is_some_and(|found| core::ptr::eq(found, span)));
+        assert!(directory
+            .get(second)
+            .is_some_and(|found| core::ptr::eq(found, span)));
         Ok(())
     }
 

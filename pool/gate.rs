@@ -245,7 +245,9 @@ mod tests {
     #[test]
     fn a_refusal_closes_its_class_alone() -> Result {
         let gates = gates()?;
-        assert!(SizeClass::ALL.into_iter().all(|class| !gates.is_closed(class)));
+        assert!(SizeClass::ALL
+            .into_iter()
+            .all(|class| !gates.is_closed(class)));
         assert!(admit(&gates, at(0, 0, 0)));
         close(&gates, K4, at(0, 0, 0));
         close(&gates, K512, at(0, 0, 0));

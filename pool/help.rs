@@ -27,6 +27,8 @@ use crate::glue::{
     irq::IrqsOff,
     memory, //
 };
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+use kernel::prelude::kunit_tests;
 use kernel::{
     cpu::CpuId,
     interrupt::{
@@ -120,15 +122,17 @@ impl Pool {
     #[inline(never)]
     pub(super) fn take_last(&self, class: SizeClass) -> Option<Found> {
         let found = self.take_larger(self.home(), class, ANY);
-        if found.is_none() && !glue::in_interrupt() {
+        if found.is_some() {
+            return found;
+        }
+        if !glue::in_interrupt() {
             let moment = self.moment(class);
             // SAFETY: Nothing that is locked below outlives it.
             let irq = unsafe { IrqsOff::new() };
             self.gates.close(class, moment, irq.token());
-            drop(irq);
-            self.bell.cry();
         }
-        found
+        self.bell.cry();
+        None
     }
 
     fn take_larger(&self, home: usize, class: SizeClass, depth: Depth) -> Option<Found> {
@@ -342,6 +346,29 @@ impl Pool {
         match self.nodes.len() {
             1 => 0,
             _ => memory::node_of_cpu(CpuId::current().as_u32()),
+        }
+    }
+}
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+#[kunit_tests(cc_swiotlb_share)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_what_is_free_is_left_to_others() {
+        // Free slots, CPUs, what each of them may keep.
+        for (free, cpus, each) in [
+            (0, 1, 1),
+            (128, 1, 64),
+            (11_264, 32, 176),
+            (0, 256, 1),
+            (1023, 256, 1),
+            (1024, 256, 2),
+            (1024, 0, 1),
+        ] {
+            assert_eq!(share(free, cpus), each);
+            assert!(each == 1 || each * cpus <= free / 2);
         }
     }
 }

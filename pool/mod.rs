@@ -392,7 +392,6 @@ impl Pool {
 
     /// The mapping is left to the legacy pool.
     #[cold]
-    #[inline(never)]
     fn leave(&self, dev: DmaDevice<'_>, request: &Request, class: SizeClass) -> NotMade {
         self.stats.class(class).left.add(1);
         trace::fallback(dev, request.size, class, None);

@@ -202,7 +202,9 @@ mod tests {
             assert!(!text.0.is_empty() && !text.1.is_empty() && !seen.contains(&text));
             seen[place] = text;
         }
-        assert!(Obstacle::text(Some(Obstacle::AtMax)).1.contains("cc_swiotlb.max="));
+        assert!(Obstacle::text(Some(Obstacle::AtMax))
+            .1
+            .contains("cc_swiotlb.max="));
         assert!(Obstacle::text(None).1.contains("cc_swiotlb.watermark="));
     }
 }

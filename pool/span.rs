@@ -276,7 +276,10 @@ mod tests {
             while let Some(slot) = span.take(class) {
                 let offset = slot.base.since(span.base()).ok_or(EINVAL)?;
                 assert_eq!(offset % class.slot_bytes(), 0);
-                assert!(!core::mem::replace(&mut seen[offset / class.slot_bytes()], true));
+                assert!(!core::mem::replace(
+                    &mut seen[offset / class.slot_bytes()],
+                    true
+                ));
                 let (found, _) = span.slot_at(class, slot.base).ok_or(EINVAL)?;
                 assert!(core::ptr::eq(found.slot, slot.slot));
             }
@@ -302,7 +305,9 @@ mod tests {
             let last = span.base().add(SPAN_BYTES - 1);
             let (slot, _) = span.slot_at(class, last).ok_or(EINVAL)?;
             span.put(class, slot);
-            assert!(span.take(class).is_some_and(|taken| taken.base == slot.base));
+            assert!(span
+                .take(class)
+                .is_some_and(|taken| taken.base == slot.base));
             assert!(span.take(class).is_none());
             span.unbind();
         }
@@ -315,7 +320,10 @@ mod tests {
         for class in SizeClass::ALL {
             assert!(span.bind(class).is_ok());
             let mut previous: Option<FreeSlot> = None;
-            for at in (0..SPAN_BYTES).step_by(512).flat_map(|at| [at, at + 1, at + 511]) {
+            for at in (0..SPAN_BYTES)
+                .step_by(512)
+                .flat_map(|at| [at, at + 1, at + 511])
+            {
                 let addr = span.base().add(at);
                 let (slot, offset) = span.slot_at(class, addr).ok_or(EINVAL)?;
                 assert_eq!(slot.base.add(offset), addr);
@@ -337,7 +345,12 @@ mod tests {
         let span = span()?;
         assert_eq!(span.binding().class(), None);
         let mut before = span.binding();
-        for class in [SizeClass::K4, SizeClass::K4, SizeClass::B512, SizeClass::K512] {
+        for class in [
+            SizeClass::K4,
+            SizeClass::K4,
+            SizeClass::B512,
+            SizeClass::K512,
+        ] {
             assert!(span.bind(class).is_ok());
             let bound = span.binding();
             assert_eq!(bound.class(), Some(class));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of kccd without a thread and without memory.
+//! Tests of kccd without its thread.
 
+mod memory;
 mod pace;
 mod policy;

@@ -85,7 +85,10 @@ mod tests {
             ([needs(5, 5), late(full, NOW + 1)], Bind(0)),
             // What failed on one node is not in the way of another.
             ([late(node(20, 0), NOW + 5), node(20, 10)], Grow(1)),
-            ([late(node(20, 0), NOW + 50), late(node(20, 10), NOW + 20)], Sleep(Some(20))),
+            (
+                [late(node(20, 0), NOW + 50), late(node(20, 10), NOW + 20)],
+                Sleep(Some(20)),
+            ),
             ([idle, node(20, 15)], Grow(1)),
             ([idle, full], GiveBack(0)),
         ] {
@@ -101,7 +104,10 @@ mod tests {
             ..node(20, SPANS)
         };
         assert_eq!(next(&[node], &view()), Sleep(Some(4)));
-        let lacking = NodeView { to_bind: 30, ..node };
+        let lacking = NodeView {
+            to_bind: 30,
+            ..node
+        };
         assert_eq!(next(&[lacking], &view()), Grow(0));
     }
 
@@ -159,7 +165,11 @@ mod tests {
             assert_eq!(next(&[node], &view), action);
             // Nor if nothing is ever given back for idling.
             view.window_ends_ms = None;
-            let action = if action == asleep { Sleep(None) } else { action };
+            let action = if action == asleep {
+                Sleep(None)
+            } else {
+                action
+            };
             assert_eq!(next(&[node], &view), action);
         }
         let view = View {
@@ -238,7 +248,14 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_half_a_second() {
-        for (failures, ms) in [(0, 10), (1, 10), (2, 20), (6, 320), (7, 500), (u32::MAX, 500)] {
+        for (failures, ms) in [
+            (0, 10),
+            (1, 10),
+            (2, 20),
+            (6, 320),
+            (7, 500),
+            (u32::MAX, 500),
+        ] {
             assert_eq!(backoff_ms(failures), ms);
         }
     }

@@ -105,7 +105,8 @@ mod tests {
             bench.put(&other[..100]);
             bench.put(&fuller[..10]);
             let taken = bench.take(READY, 110)?;
-            let is_of = |slot: &FreeSlot, all: &[FreeSlot]| Bench::span_of(slot) == Bench::span_of(&all[0]);
+            let is_of =
+                |slot: &FreeSlot, all: &[FreeSlot]| Bench::span_of(slot) == Bench::span_of(&all[0]);
             assert!(taken[..10].iter().all(|slot| is_of(slot, fuller)));
             assert!(taken[10..].iter().all(|slot| is_of(slot, other)));
         }

@@ -59,7 +59,9 @@ mod tests {
         assert_eq!(spans.len(), 12);
         // One chunk after the other.
         for chunk in spans.chunks(SPANS_PER_CHUNK) {
-            assert!(chunk.iter().all(|span| chunk_of(span) == chunk_of(chunk[0])));
+            assert!(chunk
+                .iter()
+                .all(|span| chunk_of(span) == chunk_of(chunk[0])));
         }
         // Spans that are unbound, by chunk: 3, 1, 2.
         for index in [0, 1, 2, 4, 8, 9] {

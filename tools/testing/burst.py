@@ -45,6 +45,7 @@ def parse() -> argparse.Namespace:
     choice("--buffers", BUFFERS, BUFFERS)
     choice("--convert-us", COSTS, COSTS)
     choice("--over", tuple(guest.IMPLS), tuple(guest.IMPLS))
+    add("--again", action="store_true", help="three times, every 20 s, for 12 s each")
     add("--whole", action="store_true", help="do not fragment the memory before")
     add("--rounds", type=int, default=1, metavar="N", help="guests for each, 1")
     default = repository.ROOT / "build" / "burst"
@@ -70,6 +71,7 @@ def bursts(arguments: argparse.Namespace) -> list[guest.Burst]:
             scattered=buffers == "scattered",
             fragmented=not arguments.whole,
             convert_us=int(cost),
+            load="-t 12 -n 3 -e 20" if arguments.again else "",
         )
         for bus, buffers, cost, impl in itertools.product(
             arguments.disks.split(","),

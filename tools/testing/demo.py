@@ -19,6 +19,7 @@ CCVM = TESTING / "ccvm"
 DEBUGFS = "/sys/kernel/debug/cc_swiotlb"
 TRACING = "/sys/kernel/tracing"
 MIB = 1 << 20
+SPAN_BYTES = 512 << 10
 MEMORY = 2048 * MIB
 CPUS = 2
 TIMEOUT_S = 170
@@ -162,7 +163,7 @@ class Report:
         for key, name in names.items():
             if key not in self.passed:
                 found.append(f"{name}: not verified")
-        for key in ("exhausted", "legacy", "misuse", "conversion_failures"):
+        for key in ("refused", "legacy", "misuse", "conversion_failures"):
             if self.count(key) != 0:
                 found.append(f"{key}: {self.stats.get(key, 'unknown')}, should be 0")
         if self.stats.get("state") != "on":
@@ -195,22 +196,24 @@ class Report:
             print(f"  {name:<12}{what:<58}{verdict:>6}")
 
     def _show_classes(self) -> None:
-        print("\nbounced     mappings   left to a larger   most in use   ready now")
-        print("  class                class (fallback)       (slots)     (slots)")
+        print("\nbounced     mappings   left to a larger   in use now   ready now")
+        print("  class                class (fallback)      (slots)     (slots)")
         fallbacks = 0
         for row in self.classes:
             count = {key: int(row[key]) for key in row if key != "class"}
             fallbacks += count["fallback"]
             print(
                 f"  {row['class']:<6}{count['bounced']:>12,}{count['fallback']:>19,}"
-                f"{count['peak']:>14,}{count['slots'] - count['used']:>12,}"
+                f"{count['used']:>13,}{count['slots'] - count['used']:>12,}"
             )
         print(f"  total {self.count('bounced'):>12,}{fallbacks:>19,}")
+        ready = mib(self.count("unbound_spans") * SPAN_BYTES)
+        print(f"  ready for any class, beside these: {ready}")
 
     def _show_memory(self) -> None:
         legacy = legacy_bytes()
         pool = self.count("legacy_bytes")
-        peak = self.count("shared_peak_bytes") + pool
+        peak = self.count("peak_shared_bytes") + pool
         now = self.count("shared_bytes") + pool
         print("\nshared memory")
         print(f"  {'at its peak':<50}{mib(peak):>10}  {100 * peak // legacy:>4} %")
@@ -223,7 +226,7 @@ class Report:
     def _show_failures(self) -> None:
         print("\nfailures")
         for what, key in (
-            ("mappings that failed", "exhausted"),
+            ("mappings that were refused", "refused"),
             ("mappings left to swiotlb since kccd started", "legacy"),
             ("misuse by a driver", "misuse"),
             ("conversions that failed", "conversion_failures"),

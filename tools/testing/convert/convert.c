@@ -12,6 +12,7 @@
 
 #define pr_fmt(fmt) "cc_swiotlb_convert: " fmt
 
+#include <linux/bits.h>
 #include <linux/errno.h>
 #include <linux/gfp.h>
 #include <linux/mm.h>
@@ -20,7 +21,7 @@
 #include <linux/string.h>
 
 #define ORDER 9
-#define PAGES (1U << ORDER)
+#define PAGES BIT(ORDER)
 
 static unsigned long block;
 

@@ -283,8 +283,9 @@ def command(
         # The third port would share an interrupt with the first; 5 is level-triggered.
         own = ",irq=6" if index == 2 else ""
         words += ["-device", f"isa-serial,index={index},chardev=serial{index}{own}"]
-    words += ["-chardev", f"socket,id=monitor,fd={monitor}"]
-    words += ["-mon", "chardev=monitor,mode=control"]
+    if options.plugs:
+        words += ["-chardev", f"socket,id=monitor,fd={monitor}"]
+        words += ["-mon", "chardev=monitor,mode=control"]
     words += disks.arguments(options, files.disks, files.delay)
     if options.net:
         words += ["-netdev", "user,id=net0", "-device"]

@@ -36,10 +36,21 @@ ORDER = (
     "test_disks",
     "test_hotplug",
     "test_emulation",
+    "test_refusal",
     "test_ccvm",
     "test_debug",
     "test_torture",
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of single tests, for runs that take longer than all tests may."""
+    parser.addoption(
+        "--refusal-seconds",
+        type=int,
+        default=20,
+        help="for how long test_refusal's host refuses to convert memory, 20",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
 """Real I/O through the pools, every byte verified, every counter looked at."""
 
+import re
+
 import pytest
 import vm
 from workload.server import Server
 
+REFUSED = (
+    r"cc_swiotlb: [1-9]\d* mappings refused since the last message, this one of \d+ "
+    r"bytes for want of slots of \d+K?: [^;]+; [^;]+$"
+)
 IO = str(vm.TESTING / "workload")
 
 
@@ -57,7 +63,7 @@ class TestCounters:
         """No failure of any kind."""
         result = _run(guest, "cc")
         for key in (
-            "exhausted",
+            "refused",
             "misuse",
             "conversion_failures",
             "leaked_bytes",
@@ -84,7 +90,7 @@ class TestCounters:
     def test_bounded(self, guest):
         """No more memory is shared than is allowed, or than swiotlb takes."""
         result = _run(guest, "cc")
-        peak = result.count("shared_peak_bytes")
+        peak = result.count("peak_shared_bytes")
         assert 0 < result.count("shared_bytes") <= peak <= result.count("max_bytes")
 
 
@@ -110,8 +116,8 @@ grep -l 'err= 0' /tmp/fio* | wc -l
     )
     assert "bad: 0" in result.stdout, result.tail()
     assert "\n20\n" in result.stdout, result.tail()
-    assert result.count("exhausted") == 0
-    assert not vm.lines(result.console, "buffer is full|I/O error")
+    assert result.count("refused") == 0
+    assert not vm.lines(result.console, "buffer is full|mappings refused|I/O error")
 
 
 def _burst(*args: str, status: int | None = 0) -> vm.Result:
@@ -122,7 +128,11 @@ def _burst(*args: str, status: int | None = 0) -> vm.Result:
 {vm.wait_ready() if "legacy" not in args else ""}
 fio --thread --direct=1 --ioengine=psync --rw=read --bs=1M --numjobs=8 --size=64M \
 	--offset_increment=64M --time_based --runtime=4 --group_reporting {jobs} \
-	>/tmp/fio 2>&1
+	>/tmp/fio 2>&1 &
+sleep 3
+{vm.show("stats at 3 s", vm.STATS)}
+wait $!
+echo '=== fio'
 echo "fio: $?"
 grep 'err=' /tmp/fio
 {vm.counters() if "legacy" not in args else ""}
@@ -137,23 +147,24 @@ grep 'err=' /tmp/fio
 
 @pytest.mark.parametrize("convert_us", ["0", "23", "260"])
 def test_burst_from_idle(convert_us):
-    """kccd is outrun, by much where a conversion is slow, and nothing fails."""
+    """kccd is outrun, by much where a conversion is slow, and no I/O fails."""
     result = _burst("--convert-us", convert_us)
     assert "fio: 0" in result.stdout, result.tail()
     assert "err= 0" in result.stdout, result.tail()
     assert not vm.lines(result.console, "I/O error")
-    if convert_us == "260":
-        # A chunk, four of the largest slots, takes 133 ms. A mapping waits for 3 s at
-        # most while many others do; the first wait, of 100 ms, is never long enough.
-        assert result.count("exhausted") * 10000 <= result.count("bounced")
-        assert result.count("late") > 0
-    else:
-        assert result.count("exhausted") == 0, result.tail()
-        assert not vm.lines(result.console, "buffer is full")
+    # Nobody waits for kccd: what comes before it has converted enough is refused, and
+    # comes again. At 260 us a chunk, four of the largest slots, takes 133 ms.
+    refused = result.count("refused")
+    if convert_us != "260":
+        assert refused == result.count("refused", "stats at 3 s"), result.tail()
+    # Where it is said at all, for some drivers want no message, it is in one line with
+    # the remedy, not in that of swiotlb, whose pool is not what is short.
+    said = vm.lines(result.console, "mappings refused")
+    assert refused or not said, said
+    assert all(re.search(REFUSED, line) for line in said), said
+    assert not vm.lines(result.console, "buffer is full")
     # The control: it needed several times what was ready.
-    assert result.count("shared_peak_bytes") > 60 << 20
-    # Had it not waited for kccd, it would have gone on to larger classes.
-    assert result.classes()["512K"]["waits"] + result.classes()["4K"]["waits"] > 0
+    assert result.count("peak_shared_bytes") > 60 << 20
 
 
 def test_burst_from_idle_in_the_legacy_pool():

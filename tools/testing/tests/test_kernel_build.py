@@ -44,6 +44,44 @@ def test_without_kunit(tmp_path):
     assert list(tmp_path.glob("*.rmeta")), "nothing was compiled"
 
 
+# A function of the library of Rust that does not return.
+PANIC = re.compile(r"4core\S*(?:panic|_fail|unwrap_failed|expect_failed)")
+
+
+def _panics(listing: str) -> tuple[dict[str, set[str]], int]:
+    """By function, what it refers to that panics; and the number of references."""
+    found: dict[str, set[str]] = {}
+    function, count = "", 0
+    for line in listing.splitlines():
+        if head := re.match(r"[0-9a-f]+ <(.+)>:$", line):
+            function = head[1]
+        elif reference := re.search(r"\bR_X86_64_\w+\s+(\S+)", line):
+            count += 1
+            if PANIC.search(reference[1]):
+                found.setdefault(function, set()).add(reference[1])
+    return found, count
+
+
+def test_nothing_panics():
+    """No code but that of tests refers to anything that panics."""
+    control = (
+        "0010 <_RNvMNtC_10cc_swiotlb4poolNtB_4Pool3map>:\n"
+        "    R_X86_64_PLT32\t_RNvNtC_4core9panicking18panic_bounds_check-0x4\n"
+        "    R_X86_64_PLT32\tmemcpy-0x4\n"
+    )
+    (function, called), *_ = _panics(control)[0].items()
+    assert function.endswith("3map") and len(called) == 1
+    made = vm.kdir() / "kernel/dma/cc_swiotlb/cc_swiotlb.o"
+    words = ["llvm-objdump", "--disassemble", "--reloc", "--no-show-raw-insn"]
+    done = subprocess.run(
+        [*words, str(made)], capture_output=True, text=True, check=True
+    )
+    found, count = _panics(done.stdout)
+    assert count > 1000, f"only {count} references: {done.stderr[-2000:]}"
+    own = {name: found[name] for name in found if not re.search(r"5tests", name)}
+    assert not own, own
+
+
 def test_clippy():
     """clippy, with the kernel's own list of lints."""
     folder = vm.kdir()

@@ -54,7 +54,9 @@ grep -c 'err= 0' /tmp/fio
     assert "fio: 0" in result.stdout, result.tail()
     assert "\n21\n" in result.stdout, result.tail()
     assert result.count("refused") == 0
-    assert not vm.lines(result.console, "buffer is full|mappings refused|I/O error|lockup|stall")
+    assert not vm.lines(
+        result.console, "buffer is full|mappings refused|I/O error|lockup|stall"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -181,7 +181,7 @@ def settle() -> str:
     return (
         "for i in $(seq 50); do awk '{ is[$1] = $2 } END { exit"
         ' is["shared_bytes:"] + is["give_back_bytes:"] + is["leaked_bytes:"]'
-        f" != is[\"conversion_bytes:\"] }}' {STATS} && break; sleep 0.1; done"
+        f' != is["conversion_bytes:"] }}\' {STATS} && break; sleep 0.1; done'
     )
 
 

@@ -7,7 +7,7 @@
 
 functions=/sys/kernel/debug/fail_function
 parameters=/sys/module/cc_swiotlb/parameters
-# Chunks that may be lost in a run: what is lost counts against the cap.
+# Times that a chunk may be lost in a run: what is lost counts against the cap.
 losses_left=8
 turn=0
 injected_names='share lose unshare block page slab idle cap'
@@ -33,7 +33,7 @@ say_faults()
 want_more()
 {
 	kept_watermark=$(cat $parameters/watermark)
-	echo "512K:$(($(largest_slots) + 8))" >$parameters/watermark
+	echo $(($(counter shared_bytes) + 4194304)) >$parameters/watermark
 }
 
 want_as_before()
@@ -72,31 +72,54 @@ while_it_fails()
 	done
 }
 
-# conversions KIND COUNT NAME...
+# Sets "leaked" to what was lost since the last call.
+note_leaked()
+{
+	leaked=$(($(counter leaked_bytes) - ${leaked_so_far:-0}))
+	leaked_so_far=$(counter leaked_bytes)
+}
+
+# One function fails: that is made good, and no memory is lost.
+require_no_loss()
+{
+	note_leaked
+	[ $leaked -eq 0 ] || bad "leaked: $leaked bytes, though $1 alone has failed"
+	converted=$((converted + injected))
+	add "$2" "$injected"
+}
+
 conversions()
 {
-	kind=$1
-	shift
-	fail_function "$@"
+	fail_function 3 cc_swiotlb_share
 	want_more
 	while_it_fails $functions
 	no_more_failures
 	want_as_before
-	add "$kind" $injected
-	converted=$((converted + injected))
+	require_no_loss cc_swiotlb_share share
 }
 
 # There is more than is wanted: what idles shall become private again.
+# conversions_back COUNT NAME...
 conversions_back()
 {
 	want_more
 	sleep 1
 	want_as_before
-	fail_function 1 cc_swiotlb_unshare
+	fail_function "$@"
 	while_it_fails $functions
 	no_more_failures
-	add unshare $injected
+}
+
+# What can neither be made private nor be shared is lost. If kccd has to share
+# memory at this moment, it may be that alone which fails.
+lose()
+{
+	conversions_back 2 cc_swiotlb_unshare cc_swiotlb_share
 	converted=$((converted + injected))
+	note_leaked
+	[ $leaked -gt 0 ] || return
+	losses_left=$((losses_left - 1))
+	add lose 1
 }
 
 # allocations KIND FOLDER: kccd's allocations fail, half of them.
@@ -132,13 +155,13 @@ starve()
 # kccd gets what others leave, on one CPU.
 idle()
 {
-	renice -n 19 -p "$kccd" >/dev/null
+	renice 19 -p "$kccd" >/dev/null
 	taskset -p 1 "$kccd" >/dev/null
 	want_more
 	sleep 2
 	want_as_before
 	taskset -p ffffffff "$kccd" >/dev/null
-	renice -n "$kccd_nice" -p "$kccd" >/dev/null
+	renice "$kccd_nice" -p "$kccd" >/dev/null
 	add idle 1
 }
 
@@ -158,25 +181,24 @@ next_fault()
 {
 	turn=$((turn % 8 + 1))
 	case $turn in
-	1) conversions share 3 cc_swiotlb_share ;;
+	1) conversions ;;
 	2) starve ;;
 	3)
 		[ $losses_left -gt 0 ] || return
-		losses_left=$((losses_left - 1))
-		conversions lose 2 cc_swiotlb_share cc_swiotlb_unshare
+		lose
 		;;
 	4) allocations page /sys/kernel/debug/fail_page_alloc ;;
 	5) cap ;;
 	6) allocations slab /sys/kernel/debug/failslab ;;
 	7)
-		[ $losses_left -gt 0 ] || return
-		losses_left=$((losses_left - 1))
-		conversions_back
+		conversions_back 1 cc_swiotlb_unshare
+		require_no_loss cc_swiotlb_unshare unshare
 		;;
 	8) idle ;;
 	esac
 	sleep 0.5
 }
 
+note_leaked
 kccd=$(pidof kccd)
 kccd_nice=$(cut -d ' ' -f 19 "/proc/$kccd/stat")

@@ -54,14 +54,14 @@ void tt_thread_move(struct tt_thread *t)
 	tt_tick_start(t->tick);
 }
 
-static int tt_thread_start(bool writer, u32 seed)
+static int tt_thread_start(int (*run)(void *data), u32 seed)
 {
 	struct tt_thread *t = &tt_threads[tt_nr_threads];
 	struct task_struct *task;
 	int ret;
 
 	prandom_seed_state(&t->rnd, seed + tt_nr_threads);
-	if (writer) {
+	if (run == tt_writer) {
 		ret = tt_storm_new(t);
 		if (!ret && tt_tick_ms) {
 			t->tick = tt_tick_new(&t->rnd);
@@ -71,8 +71,7 @@ static int tt_thread_start(bool writer, u32 seed)
 			goto failed;
 	}
 
-	task = kthread_run(writer ? tt_writer : tt_holder, t, "torture/%u",
-			   tt_nr_threads);
+	task = kthread_run(run, t, "torture/%u", tt_nr_threads);
 	if (IS_ERR(task)) {
 		ret = PTR_ERR(task);
 		goto failed;
@@ -101,12 +100,16 @@ int tt_threads_start(unsigned int writers, unsigned int holders, u32 seed)
 	unsigned int i;
 	int ret = 0;
 
-	tt_threads = kzalloc_objs(*tt_threads, writers + holders);
+	/* One more fragments memory. */
+	tt_threads = kzalloc_objs(*tt_threads, writers + holders + 1);
 	if (!tt_threads)
 		return -ENOMEM;
 
 	for (i = 0; i < writers + holders && !ret; i++)
-		ret = tt_thread_start(i < writers, seed);
+		ret = tt_thread_start(i < writers ? tt_writer : tt_holder,
+				      seed);
+	if (!ret && tt_fragment_s)
+		ret = tt_thread_start(tt_fragmenter, seed);
 	if (ret)
 		tt_threads_stop();
 	return ret;

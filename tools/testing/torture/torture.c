@@ -55,6 +55,10 @@ unsigned int tt_tick_ms = 3;
 module_param_named(tick, tt_tick_ms, uint, 0444);
 MODULE_PARM_DESC(tick, "milliseconds between a writer's interrupts; 0 for none");
 
+unsigned int tt_fragment_s;
+module_param_named(fragment, tt_fragment_s, uint, 0444);
+MODULE_PARM_DESC(fragment, "seconds for which free memory is single pages, and then is not; 0 for never");
+
 bool tt_zero;
 module_param_named(zero, tt_zero, bool, 0444);
 MODULE_PARM_DESC(zero, "expect cc_swiotlb.from_device=zero");
@@ -97,6 +101,7 @@ static const char * const tt_count_names[TT_COUNTS] = {
 	[TT_IN_REMOTE_HARDIRQ] = "in_remote_hardirq",
 	[TT_MOVES] = "moves",
 	[TT_NO_MEMORY] = "no_memory",
+	[TT_FRAGMENTED] = "fragmented",
 };
 
 static const char * const tt_context_names[] = {

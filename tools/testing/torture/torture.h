@@ -103,6 +103,7 @@ enum tt_count {
 	TT_IN_REMOTE_HARDIRQ,
 	TT_MOVES,
 	TT_NO_MEMORY,
+	TT_FRAGMENTED,
 	TT_COUNTS
 };
 
@@ -206,6 +207,7 @@ extern unsigned int tt_irq;
 extern unsigned int tt_hold;
 extern unsigned int tt_max_held;
 extern unsigned int tt_tick_ms;
+extern unsigned int tt_fragment_s;
 extern u64 tt_storm_bytes;
 extern enum tt_fault tt_fault;
 
@@ -289,6 +291,7 @@ bool tt_fault_keep(const struct tt_map *m);
 /* The threads, by file. */
 int tt_writer(void *data);
 int tt_holder(void *data);
+int tt_fragmenter(void *data);
 struct tt_map *tt_pass_on(struct tt_thread *t, struct tt_map *m);
 void tt_boxes_empty(struct rnd_state *rnd);
 void tt_list(struct tt_thread *t);

@@ -130,7 +130,7 @@ def _scales(rows: list[dict]) -> Iterator[Target]:
 
 
 def _instructions(rows: list[dict]) -> Iterator[Target]:
-    # One at a time: it always finds its slot in this CPU's magazine.
+    # One at a time: it always finds its slot in this CPU's cache.
     own = [row for row in rows if row["impl"] == "cc" and row["mode"] == "single"]
     cases = [row for row in own if row["in_flight"] == 1]
     if cases:

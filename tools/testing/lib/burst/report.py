@@ -9,6 +9,7 @@ from lib.failure import Failure
 
 MIB = 1 << 20
 CHUNK_BYTES = 2 * MIB
+PAGE_BYTES = 4096
 SLOT_BYTES = 2048
 """A slot of swiotlb."""
 
@@ -177,6 +178,14 @@ class Report:
         chunks = self.growth("conversions", first_s=first_s, last_s=last_s)
         return CHUNK_BYTES * chunks
 
+    @property
+    def page_us(self) -> float | None:
+        """What converting a page took, where cc_swiotlb says so."""
+        pages = self.converted() / PAGE_BYTES
+        if not pages or "conversion_ns" not in self.samples[-1].counters:
+            return None
+        return self.growth("conversion_ns") / pages / 1000
+
     @functools.cached_property
     def refused(self) -> int | None:
         """Mappings that nobody could serve."""
@@ -192,21 +201,39 @@ class Report:
         """Whether cc_swiotlb served this guest."""
         return self.samples[0].get("chunks", "shared_bytes") > 0
 
+    def _end_ms(self, number: int) -> float:
+        """The start of the next round."""
+        if number + 1 < len(self.rounds):
+            return self.rounds[number + 1].start_ms
+        return float("inf")
+
     def refused_in(self, number: int) -> int:
         """Mappings that were refused from the start of a round to the next."""
-        begin = self.rounds[0].start_ms
-        start = (self.rounds[number].start_ms - begin) / 1000
-        end = 1e6
-        if number + 1 < len(self.rounds):
-            end = (self.rounds[number + 1].start_ms - begin) / 1000
-        return self.growth(*REFUSED, first_s=start, last_s=end)
+        before = self.at(self.rounds[number].start_ms)
+        return self.at(self._end_ms(number)).get(*REFUSED) - before.get(*REFUSED)
+
+    def peak_used_in(self, number: int) -> int:
+        """The most that mappings held in that time, as it was sampled."""
+        start, end = self.rounds[number].start_ms, self._end_ms(number)
+        within = [each for each in self.samples if start <= each.ms < end]
+        return max((self.used(each) for each in within), default=0)
+
+    def refused_again(self) -> int:
+        """Mappings refused after the first round, in rounds that needed no more.
+
+        A round that has more in flight than all before it may well be refused some.
+        """
+        found, most = 0, self.peak_used_in(0)
+        for number in range(1, len(self.rounds)):
+            used = self.peak_used_in(number)
+            if used <= most:
+                found += self.refused_in(number)
+            most = max(most, used)
+        return found
 
     def last_refusal_s(self, number: int = 0) -> float | None:
         """When a mapping was refused last in a round, in seconds from its start."""
-        start = self.rounds[number].start_ms
-        end = float("inf")
-        if number + 1 < len(self.rounds):
-            end = self.rounds[number + 1].start_ms
+        start, end = self.rounds[number].start_ms, self._end_ms(number)
         last = None
         for before, after in zip(self.samples, self.samples[1:], strict=False):
             grew = after.get(*REFUSED) > before.get(*REFUSED)
@@ -296,6 +323,8 @@ class Report:
             "peak_used_mib": round(self.peak_used / MIB, 1),
             "wasted": self.wasted_share(),
             "kernel_cpu_s": round(self.kernel_cpu_s(), 2),
+            "page_us": self.page_us,
+            "again": self.refused_again(),
             "converted_mib": round(self.converted() / MIB, 1),
             "give_backs": self.growth(*GIVE_BACKS),
         }

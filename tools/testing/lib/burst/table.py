@@ -7,6 +7,7 @@ COLUMNS = (
     ("boot_s", "boot s"),
     ("refused", "refused"),
     ("last_refusal_s", "last at s"),
+    ("again", "again"),
     ("legacy", "legacy"),
     ("done_25_s", "done 25 s"),
     ("all_done_s", "all done s"),

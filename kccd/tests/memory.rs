@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The life of a chunk, with real memory.
+
+use crate::{
+    glue,
+    kccd::{
+        memory::Holdings,
+        Kccd, //
+    },
+    pool::{
+        class::{
+            CHUNK_BYTES,
+            SPANS_PER_CHUNK, //
+        },
+        Pool, //
+    },
+};
+use kernel::{
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+};
+
+/// A pool of its own, and kccd without its thread.
+fn kccd() -> Result<(Pin<KBox<Kccd>>, Holdings)> {
+    let pool = glue::leak(KBox::pin_init(Pool::new(1), GFP_KERNEL)?);
+    let kccd = KBox::pin_init(Kccd::new(pool), GFP_KERNEL)?;
+    Ok((kccd, Holdings::new(1)?))
+}
+
+/// Waits for the end of the grace period and makes a chunk private.
+fn make_private(kccd: &Kccd, holdings: &mut Holdings) -> Option<bool> {
+    for _ in 0..1000 {
+        if holdings.has_left() {
+            return kccd.make_one_private(holdings).map(|(done, _)| done);
+        }
+        fsleep(Delta::from_millis(5));
+    }
+    None
+}
+
+#[kunit_tests(cc_swiotlb_memory)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_shared_and_made_private() -> Result {
+        let (kccd, mut holdings) = kccd()?;
+        let pool = kccd.pool;
+        let stock = || pool.nodes().next().map(|node| node.stock());
+        let unbound = || stock().map_or(0, |stock| stock.unbound() as usize);
+        for round in 1..=2 {
+            assert!(kccd.grow_node(&mut holdings, 0).is_ok_and(|ns| ns.is_some()));
+            assert_eq!(unbound(), SPANS_PER_CHUNK);
+            assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);
+            assert_eq!(kccd.remove(&mut holdings, 0), CHUNK_BYTES);
+            assert_eq!(unbound(), 0);
+            // It counts until it is private.
+            assert_eq!(holdings.leaving_bytes(), CHUNK_BYTES as u64);
+            assert_eq!(make_private(&kccd, &mut holdings), Some(true));
+            assert_eq!(holdings.leaving_bytes(), 0);
+            let stats = pool.stats();
+            assert!(stats.shared.done.get() == round && stats.given_back.done.get() == round);
+        }
+        assert_eq!(kccd.remove(&mut holdings, 0), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_leaving_is_taken_back_at_no_cost() -> Result {
+        let (kccd, mut holdings) = kccd()?;
+        let pool = kccd.pool;
+        assert!(kccd.grow_node(&mut holdings, 0).is_ok());
+        let conversions = pool.stats().shared.done.get();
+        assert_eq!(kccd.remove(&mut holdings, 0), CHUNK_BYTES);
+        assert!(kccd.grow_node(&mut holdings, 0) == Ok(None));
+        assert_eq!(holdings.leaving_bytes(), 0);
+        assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);
+        assert_eq!(pool.stats().shared.done.get(), conversions);
+        kccd.remove(&mut holdings, 0);
+        assert_eq!(make_private(&kccd, &mut holdings), Some(true));
+        Ok(())
+    }
+}
