@@ -121,7 +121,7 @@ def _run_debug(module) -> vm.Result:
     return vm.run(
         f"""
 {vm.wait_ready()}
-{SCRIPT} -cfm /host/{module.name} 120 hold=60 tick=10 fragment=10
+{SCRIPT} -cfm /host/{module.name} 120 hold=60 tick=10 fragment=4
 echo "torture: $?"
 grep -h . /sys/kernel/debug/dma-api/disabled
 {vm.counters()}
