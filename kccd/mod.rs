@@ -290,7 +290,7 @@ impl Kccd {
         let bound = SizeClass::ALL
             .into_iter()
             .map(|class| node.depot(class))
-            .find(|depot| depot.free() < depot.keep())
+            .find(|depot| depot.is_low())
             .is_some_and(|depot| depot.bind_ahead(node.stock()));
         if let (false, Some(view)) = (bound, state.nodes.get_mut(number)) {
             view.bind_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);

@@ -93,7 +93,8 @@ def test_list(value):
         assert name in named or row["slots"] <= row["used"] + _span_slots(name), name
     # And there is something for whatever comes.
     listed = sum(vm.slot_bytes(name) * slots for name, slots in named.items())
-    assert result.ready_bytes() >= max(14 << 20, listed)
+    # What the list keeps is not counted in it.
+    assert result.ready_bytes() >= max((14 << 20) - listed, 2 << 20)
     assert result.count("unbound_spans") >= 2
 
 
@@ -138,8 +139,7 @@ done
 echo '=== ready'; echo "$ready"
 """,
     )
-    assert "took" not in result.stdout, result.tail()
-    assert "refused" not in result.stdout, result.tail()
+    assert not vm.lines(result.stdout, "^(took|refused) "), result.tail()
     assert result.section("before") == result.section("after bad")
     assert result.section("after good").strip() == "4K:12000"
     assert int(result.section("filled")) >= 12000
