@@ -104,6 +104,11 @@ impl Depot {
         self.slots.load(Relaxed)
     }
 
+    /// Whether kccd should know how few there are.
+    pub(crate) fn is_low(&self) -> bool {
+        self.free() < self.keep()
+    }
+
     /// Free slots that the watermark wants to be bound to this class.
     pub(crate) fn keep(&self) -> u32 {
         self.keep.load(Relaxed)

@@ -101,7 +101,8 @@ impl Pool {
             return Err(NoSlot::Closed);
         }
         let found = self.search(class);
-        if self.nodes.iter().any(|node| node.stock().is_low()) {
+        let is_low = |node: &Node| node.stock().is_low() || node.depot(class).is_low();
+        if self.nodes().any(is_low) {
             // Only now, with interrupts enabled as they were: otherwise the thread that is woken has
             // to wait for the next tick.
             self.bell.ring();

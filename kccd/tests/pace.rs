@@ -51,6 +51,7 @@ impl Guest {
                 all_gone_ms: None,
                 chunk_ns: estimated_ns,
                 wanted_bytes: 0,
+                wanted_until_ms: 0,
                 idle,
             },
             now_ms: 1_000_000,
@@ -120,9 +121,9 @@ impl Guest {
                     return Ok(self.now_ms - begun_ms);
                 }
                 Action::Sleep(ms) => {
-                    let ms = ms.unwrap_or(GRACE_MS);
+                    let ms = ms.unwrap_or(SOON_MS);
                     let is_leaving = !self.leaving.is_empty();
-                    self.now_ms += u64::from(if is_leaving { ms.min(GRACE_MS) } else { ms });
+                    self.now_ms += u64::from(if is_leaving { ms.min(SOON_MS) } else { ms });
                 }
                 _ => return Err(EINVAL),
             }

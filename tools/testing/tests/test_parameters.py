@@ -89,11 +89,15 @@ def test_list(value):
     named = {name: int(slots) for name, slots in map(_pair, value.split(","))}
     for name, row in result.classes().items():
         assert row["watermark"] == named.get(name, 0), name
-        assert row["depot"] >= row["watermark"], name
+        assert row["slots"] - row["used"] >= row["watermark"], name
         assert name in named or row["slots"] <= row["used"] + _span_slots(name), name
     # And there is something for whatever comes.
     listed = sum(vm.slot_bytes(name) * slots for name, slots in named.items())
-    assert result.ready_bytes() >= listed + 2 * SPAN_BYTES
+    # What the list keeps is not counted in it. CPUs hold a slot or two.
+    cached = sum(
+        vm.slot_bytes(name) * row["cached"] for name, row in result.classes().items()
+    )
+    assert result.ready_bytes() + cached >= max((14 << 20) - listed, 2 << 20)
     assert result.count("unbound_spans") >= 2
 
 
@@ -138,8 +142,7 @@ done
 echo '=== ready'; echo "$ready"
 """,
     )
-    assert "took" not in result.stdout, result.tail()
-    assert "refused" not in result.stdout, result.tail()
+    assert not vm.lines(result.stdout, "^(took|refused) "), result.tail()
     assert result.section("before") == result.section("after bad")
     assert result.section("after good").strip() == "4K:12000"
     assert int(result.section("filled")) >= 12000

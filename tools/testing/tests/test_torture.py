@@ -82,17 +82,24 @@ def _require_passed(result: vm.Result) -> None:
     assert result.status == 0, result.tail()
 
 
-def _require_all_kinds(result: vm.Result) -> None:
-    """Nothing that the module can do has been left out."""
+def _fragments(variant: str) -> bool:
+    """Whether memory is fragmented: swiotlb complains when it cannot grow for that."""
+    return not variant.endswith("legacy")
+
+
+def _require_all_kinds(result: vm.Result, *left_out: str) -> None:
+    """Nothing that the module can do has been left out, but for what is named."""
     counts = _counts(result.stdout)
     never = [name for name, count in counts.items() if not count]
     assert len(counts) > 15, result.tail()
-    assert not set(never) - {"no_memory", "refused"}, never
+    assert not set(never) - {"no_memory", "refused", *left_out}, never
 
 
 @vm.once
 def _run(variant: str, module) -> vm.Result:
-    parameters = "hold=5 cycle=5000 fragment=3 " + PARAMETERS.get(variant, "")
+    parameters = "hold=5 cycle=5000 " + PARAMETERS.get(variant, "")
+    if _fragments(variant):
+        parameters += " fragment=3"
     return vm.run(
         f"{vm.wait_ready()}; {SCRIPT} -cm /host/{module.name} 12 {parameters}",
         *(*CPUS, "--add", FOLDER, "--add", str(module), *VARIANTS[variant]),
@@ -106,7 +113,7 @@ def test_short(variant, torture_module):
     """Some seconds of it, with CPUs that come and go."""
     result = _run(variant, torture_module)
     _require_passed(result)
-    _require_all_kinds(result)
+    _require_all_kinds(result, *([] if _fragments(variant) else ["fragmented"]))
 
 
 @vm.once
@@ -114,7 +121,7 @@ def _run_debug(module) -> vm.Result:
     return vm.run(
         f"""
 {vm.wait_ready()}
-{SCRIPT} -cfm /host/{module.name} 120 hold=60 tick=10 fragment=10
+{SCRIPT} -cfm /host/{module.name} 120 hold=60 tick=10 fragment=4
 echo "torture: $?"
 grep -h . /sys/kernel/debug/dma-api/disabled
 {vm.counters()}
