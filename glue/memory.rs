@@ -94,8 +94,8 @@ pub(crate) struct SharedMemory {
 pub(crate) enum NotPrivate {
     /// It is shared as before, and zeroed.
     Shared(SharedMemory),
-    /// It is in an unknown state, and lost.
-    Lost,
+    /// It is in an unknown state.
+    Unsure(UnsureMemory),
 }
 
 impl PrivateMemory {
@@ -188,7 +188,7 @@ impl SharedMemory {
         // It may be private by now, or a part of it. If the host shares it all is well again.
         match (UnsureMemory { block: self.block }).share() {
             Ok(memory) => Err(NotPrivate::Shared(memory)),
-            Err(_) => Err(NotPrivate::Lost),
+            Err(memory) => Err(NotPrivate::Unsure(memory)),
         }
     }
 }

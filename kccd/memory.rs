@@ -4,7 +4,8 @@
 //!
 //! Memory that the host refuses to share is kept, one chunk for each node, and tried again: nobody
 //! knows its state until a conversion succeeds. Memory that it refuses to take back is shared once
-//! more and used again. Only if that fails too the memory is lost: counted, reported, never used.
+//! more and used again; if that is refused too it is kept in the same way, and nothing else is given
+//! back before it is shared. Only what there is no place for is lost: counted, reported, never used.
 //!
 //! A chunk that leaves has no slot in use. But a driver may be in the middle of a sync of a mapping
 //! that is over; so its memory is given up only after a grace period of RCU, which nobody waits for.
@@ -99,6 +100,11 @@ impl Kccd {
                 return Ok(None);
             }
         }
+        self.share_one(holdings, node)
+    }
+
+    /// Shares memory and adds it to the stock of `node`, see [`Self::grow_node`].
+    fn share_one(&self, holdings: &mut Holdings, node: usize) -> Result<Option<u64>, Obstacle> {
         // First all that can fail without a loss.
         let chunk = self
             .vacant_chunk(holdings)
@@ -221,6 +227,10 @@ impl Kccd {
     ///
     /// May sleep, and takes long.
     pub(super) fn make_one_private(&self, holdings: &mut Holdings) -> Option<(bool, u64)> {
+        // A host that has refused gets no more to refuse.
+        if let Some(node) = holdings.refused.iter().position(Option::is_some) {
+            return Some((self.share_one(holdings, node).is_ok(), 0));
+        }
         let (chunk, _) = holdings.leaving.remove(0).ok()?;
         let memory = chunk.take_memory()?;
         let bytes = memory.bytes();
@@ -245,10 +255,15 @@ impl Kccd {
                 self.enlist(chunk);
                 return Some((false, per_chunk(ns, bytes)));
             }
-            Err(NotPrivate::Lost) => {
+            Err(NotPrivate::Unsure(memory)) => {
                 stats.given_back.failed.add(1);
-                stats.leaked_bytes.add(bytes as u64);
-                pr_warn!("{bytes} bytes could neither be made private nor shared, they are lost\n");
+                match holdings.refused.get_mut(chunk.node()) {
+                    Some(place) if place.is_none() => *place = Some(memory),
+                    _ => {
+                        stats.leaked_bytes.add(bytes as u64);
+                        pr_warn!("{bytes} bytes are in an unknown state, and lost\n");
+                    }
+                }
             }
         }
         // There is room: `remove()` made it.

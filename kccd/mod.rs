@@ -22,7 +22,6 @@ use crate::{
     pool::{
         class::{
             SizeClass,
-            CHUNK_BYTES,
             SPANS_PER_CHUNK, //
         },
         node::Node,
@@ -52,8 +51,12 @@ pub(crate) use policy::Idle;
 /// The thread's name.
 pub(crate) const NAME: &CStr = c"kccd";
 
-/// How long kccd waits at a time for a grace period to end, in milliseconds.
-const GRACE_MS: u32 = 10;
+/// How long kccd waits at a time for a grace period to end, or for slots to come home, in
+/// milliseconds.
+const SOON_MS: u32 = 10;
+
+/// For how long the kernel's wish for memory is kept, in milliseconds.
+const WANTED_MS: u64 = 500;
 
 /// How often CPUs are asked for what they hold while mappings are refused, in milliseconds.
 const DRAIN_MS: u64 = 50;
@@ -82,6 +85,7 @@ struct State {
     /// What a chunk takes to convert, in nanoseconds.
     chunk_ns: u64,
     wanted_bytes: u64,
+    wanted_until_ms: u64,
     idle: Idle,
 }
 
@@ -142,6 +146,7 @@ impl Kccd {
                     all_gone_ms: None,
                     chunk_ns: 0,
                     wanted_bytes: 0,
+                    wanted_until_ms: 0,
                     idle: params::idle(),
                 }
             }),
@@ -231,17 +236,21 @@ impl Kccd {
     /// Hears what others want.
     fn hear(&self, state: &mut State) {
         let bell = self.pool.bell();
+        let now_ms = machine::now_ms();
         let bytes = bell.take_wanted_pages().saturating_mul(PAGE_SIZE as u64);
         state.wanted_bytes = state.wanted_bytes.saturating_add(bytes);
+        if bytes > 0 {
+            state.wanted_until_ms = now_ms + WANTED_MS;
+        }
         let idle = params::idle();
         if idle != state.idle {
             state.idle = idle;
             state.give_back_at_ms = 0;
             state.all_gone_ms = None;
         }
-        let now_ms = machine::now_ms();
-        // While mappings are refused, CPUs that idle should hold nothing.
-        if bell.take_cry() && now_ms >= state.drained_ms + DRAIN_MS {
+        // While mappings are refused or memory is short, CPUs should hold nothing that they do not use.
+        let is_short = bell.take_cry() || bytes > 0;
+        if is_short && now_ms >= state.drained_ms + DRAIN_MS {
             state.drained_ms = now_ms;
             self.drain();
         }
@@ -335,16 +344,18 @@ impl Kccd {
         if !state.nodes.iter().any(NodeView::is_idle) {
             state.all_gone_ms = None;
         }
-        // What is not to be had now is not to be had later.
-        state.wanted_bytes %= CHUNK_BYTES as u64 / 2;
-        let is_leaving = state.holdings.leaving_bytes() > 0;
+        if view.now_ms >= state.wanted_until_ms {
+            state.wanted_bytes = 0;
+        }
+        // Something will be there before long.
+        let is_soon = state.holdings.leaving_bytes() > 0 || state.wanted_bytes > 0;
         for (node, view) in self.pool.nodes().zip(&state.nodes) {
             let high = (view.unbound + 1).max(view.watermark_spans() + SPANS_PER_CHUNK as u32);
             node.stock()
                 .listen(view.unbound, timeout_ms.is_none().then_some(high));
         }
-        match is_leaving {
-            true => Some(timeout_ms.map_or(GRACE_MS, |ms| ms.min(GRACE_MS))),
+        match is_soon {
+            true => Some(timeout_ms.map_or(SOON_MS, |ms| ms.min(SOON_MS))),
             false => timeout_ms,
         }
     }

@@ -42,10 +42,11 @@ impl Node {
         &self.stock
     }
 
-    /// Bytes of slots and spans that nobody uses.
+    /// Bytes of slots and spans that nobody uses, and that no list of the watermark keeps for a class.
     pub(crate) fn ready_bytes(&self) -> u64 {
         let slots = SizeClass::ALL.into_iter().map(|class| {
-            u64::from(self.depot(class).free()) << class.shift() //
+            let depot = self.depot(class);
+            u64::from(depot.free().saturating_sub(depot.keep())) << class.shift()
         });
         slots.sum::<u64>() + u64::from(self.stock.unbound()) * SPAN_BYTES as u64
     }

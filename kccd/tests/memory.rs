@@ -53,7 +53,9 @@ mod tests {
         let stock = || pool.nodes().next().map(|node| node.stock());
         let unbound = || stock().map_or(0, |stock| stock.unbound() as usize);
         for round in 1..=2 {
-            assert!(kccd.grow_node(&mut holdings, 0).is_ok_and(|ns| ns.is_some()));
+            assert!(kccd
+                .grow_node(&mut holdings, 0)
+                .is_ok_and(|ns| ns.is_some()));
             assert_eq!(unbound(), SPANS_PER_CHUNK);
             assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);
             assert_eq!(kccd.remove(&mut holdings, 0), CHUNK_BYTES);

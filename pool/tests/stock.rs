@@ -7,8 +7,7 @@ use crate::pool::{
     chunk::Chunk,
     class::{
         CHUNK_BYTES,
-        SPANS_PER_CHUNK,
-        SPAN_BYTES, //
+        SPANS_PER_CHUNK, //
     },
     span::Span,
     stock::{
@@ -154,16 +153,6 @@ mod tests {
         }
         // What is bound now always counts.
         assert_eq!(stock.demand(), 1);
-        Ok(())
-    }
-
-    #[test]
-    fn bytes_of_spans_are_adjacent() -> Result {
-        let stock = stock(&[4])?;
-        for index in 0..SPANS_PER_CHUNK {
-            let span = take(&stock, Reach::Last).ok_or(ENOENT)?;
-            assert_eq!(span.base().raw(), (index * SPAN_BYTES) as u64);
-        }
         Ok(())
     }
 }

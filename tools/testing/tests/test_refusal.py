@@ -17,7 +17,7 @@ CAP = 96 * MIB
 
 # Not NVMe, whose driver makes the kernel add to its own pool of coherent memory: that
 # loses memory as well when it is refused.
-DISK = ("--nvme", "0", "--blk", "1", "--null-ms", "100")
+DISK = ("--nvme", "0", "--blk", "1", "--null-ms", "1000")
 
 EMULATION = "/sys/kernel/debug/cc_emul/stats"
 REFUSE = "/sys/module/cc_emul/parameters/refuse"
@@ -29,7 +29,7 @@ value() {{ awk -v key="$2:" '$1 == key {{ print $2 }}' "$1"; }}
 shared() {{ value {vm.STATS} shared_bytes; }}
 now() {{ cut -d ' ' -f 1 /proc/uptime; }}
 
-# 256 requests of 512 KiB at a time for $1 seconds, on disks that hold them for 100 ms.
+# 256 requests of 512 KiB at a time for $1 seconds, on a disk that holds them for 1 s.
 load() {{
 	fio --name=x --thread --filename=/dev/vda --direct=1 --ioengine=libaio \\
 		--rw=randread --iodepth=64 --numjobs=4 --bs=512k --size=1G \\
