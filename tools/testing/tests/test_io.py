@@ -124,12 +124,12 @@ grep -l 'err= 0' /tmp/fio* | wc -l
     assert not vm.lines(result.console, "buffer is full|I/O error")
 
 
-def _burst(*args: str, status: int | None = 0) -> vm.Result:
+def _burst(*args: str) -> vm.Result:
     """160 readers of 1 MiB at once, on 20 slow disks, out of nothing."""
     jobs = " ".join(f"--name=n{n} --filename=/dev/nvme{n}n1" for n in range(20))
     return vm.run(
         f"""
-{vm.wait_ready() if "legacy" not in args else ""}
+{vm.wait_ready()}
 fio --thread --direct=1 --ioengine=psync --rw=read --bs=1M --numjobs=8 --size=64M \
 	--offset_increment=64M --time_based --runtime=12 --group_reporting {jobs} \
 	>/tmp/fio 2>&1 &
@@ -140,12 +140,11 @@ status=$?
 echo '=== fio'
 echo "fio: $status"
 grep 'err=' /tmp/fio
-{vm.counters() if "legacy" not in args else ""}
+{vm.counters()}
 """,
         *("--nvme", "20", "--blk", "0", "--latency-ms", "100"),
         *("--cpus", "4", "--mem", "4G"),
         *args,
-        status=status,
         timeout=300,
     )
 
@@ -170,10 +169,3 @@ def test_burst_from_idle(convert_us):
     assert not vm.lines(result.console, "buffer is full")
     # The control: it needed several times what was ready.
     assert result.count("peak_shared_bytes") > 60 << 20
-
-
-def test_burst_from_idle_in_the_legacy_pool():
-    """The control: a pool that starts small and grows by itself is full then."""
-    # 4 MiB: with 24 MiB it is full in most runs. Whatever else comes of it.
-    result = _burst("--swiotlb", "legacy", "--append", "swiotlb=2048", status=None)
-    assert vm.lines(result.console, "buffer is full"), result.tail()
