@@ -4,6 +4,7 @@
 CC_SWIOTLB_CYCLES= says how often the load comes and goes, 10 unless set.
 """
 
+import itertools
 import os
 import re
 
@@ -254,7 +255,7 @@ def test_priced():
     assert len(events) >= 3, result.tail()
     assert events[0] - over >= 9, events
     # 512 pages of 5 us each, at the least.
-    pauses = [later - before for before, later in zip(events, events[1:], strict=False)]
+    pauses = [later - before for before, later in itertools.pairwise(events)]
     assert min(pauses) >= 512 * 5e-6 * 1000 * 0.95, pauses
 
 
