@@ -41,8 +41,8 @@ use kernel::{
 
 /// What kccd holds that is not in the pool.
 pub(super) struct Holdings {
-    /// By node, memory that the host has refused to share.
-    refused: KVec<Option<UnsureMemory>>,
+    /// By node, memory that the host has refused to share, and whether it was shared before.
+    refused: KVec<Option<(UnsureMemory, bool)>>,
     /// Descriptions without memory.
     vacant: KVec<&'static Chunk>,
     /// Chunks on their way out, and how long they have to wait.
@@ -110,9 +110,10 @@ impl Kccd {
             .vacant_chunk(holdings)
             .map_err(|_| Obstacle::NoMemory)?;
         let refused = holdings.refused.get_mut(node).and_then(Option::take);
+        let (refused, was_shared) = refused.map_or((None, false), |(it, was)| (Some(it), was));
         let (memory, ns) = self.share(refused, node).map_err(|(obstacle, unsure)| {
             if let (Some(place), Some(unsure)) = (holdings.refused.get_mut(node), unsure) {
-                *place = Some(unsure);
+                *place = Some((unsure, was_shared));
             }
             obstacle
         })?;
@@ -122,9 +123,12 @@ impl Kccd {
         chunk.place(memory, node);
         self.enlist(chunk);
         let stats = self.pool.stats();
+        stats.shared.ns.add(ns);
+        if was_shared {
+            return Ok(Some(per_chunk(ns, bytes)));
+        }
         stats.shared.done.add(1);
         stats.shared.bytes.add(bytes as u64);
-        stats.shared.ns.add(ns);
         stats.single_spans.add(u64::from(chunk.is_single()));
         let shared_bytes = self.pool.shared_bytes() + holdings.leaving_bytes();
         stats.peak_shared_bytes.raise_to(shared_bytes);
@@ -257,8 +261,9 @@ impl Kccd {
             }
             Err(NotPrivate::Unsure(memory)) => {
                 stats.given_back.failed.add(1);
+                stats.shared.failed.add(1);
                 match holdings.refused.get_mut(chunk.node()) {
-                    Some(place) if place.is_none() => *place = Some(memory),
+                    Some(place) if place.is_none() => *place = Some((memory, true)),
                     _ => {
                         stats.leaked_bytes.add(bytes as u64);
                         pr_warn!("{bytes} bytes are in an unknown state, and lost\n");

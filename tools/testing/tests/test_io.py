@@ -102,11 +102,14 @@ def test_twenty_disks():
 for n in $(seq 0 19); do
 	fio --name=n$n --filename=/dev/nvme${{n}}n1 --direct=1 --ioengine=libaio \\
 		--iodepth=8 --rw=randread --bs=256k --size=512M --time_based \\
-		--runtime=8 >/tmp/fio$n 2>&1 &
+		--runtime=12 >/tmp/fio$n 2>&1 &
 	pids="$pids $!"
 done
+sleep 9
+{vm.show("stats at 9 s", vm.STATS)}
 bad=0
 for pid in $pids; do wait $pid || bad=$((bad + 1)); done
+echo '=== fio'
 echo "bad: $bad"
 grep -l 'err= 0' /tmp/fio* | wc -l
 {vm.counters()}
@@ -116,31 +119,32 @@ grep -l 'err= 0' /tmp/fio* | wc -l
     )
     assert "bad: 0" in result.stdout, result.tail()
     assert "\n20\n" in result.stdout, result.tail()
-    assert result.count("refused") == 0
-    assert not vm.lines(result.console, "buffer is full|mappings refused|I/O error")
+    # What comes before kccd has converted enough is refused, and comes again.
+    assert result.count("refused") == result.count("refused", "stats at 9 s")
+    assert not vm.lines(result.console, "buffer is full|I/O error")
 
 
-def _burst(*args: str, status: int | None = 0) -> vm.Result:
+def _burst(*args: str) -> vm.Result:
     """160 readers of 1 MiB at once, on 20 slow disks, out of nothing."""
     jobs = " ".join(f"--name=n{n} --filename=/dev/nvme{n}n1" for n in range(20))
     return vm.run(
         f"""
-{vm.wait_ready() if "legacy" not in args else ""}
+{vm.wait_ready()}
 fio --thread --direct=1 --ioengine=psync --rw=read --bs=1M --numjobs=8 --size=64M \
-	--offset_increment=64M --time_based --runtime=4 --group_reporting {jobs} \
+	--offset_increment=64M --time_based --runtime=12 --group_reporting {jobs} \
 	>/tmp/fio 2>&1 &
-sleep 3
-{vm.show("stats at 3 s", vm.STATS)}
+sleep 9
+{vm.show("stats at 9 s", vm.STATS)}
 wait $!
+status=$?
 echo '=== fio'
-echo "fio: $?"
+echo "fio: $status"
 grep 'err=' /tmp/fio
-{vm.counters() if "legacy" not in args else ""}
+{vm.counters()}
 """,
         *("--nvme", "20", "--blk", "0", "--latency-ms", "100"),
         *("--cpus", "4", "--mem", "4G"),
         *args,
-        status=status,
         timeout=300,
     )
 
@@ -156,7 +160,7 @@ def test_burst_from_idle(convert_us):
     # comes again. At 260 us a chunk, four of the largest slots, takes 133 ms.
     refused = result.count("refused")
     if convert_us != "260":
-        assert refused == result.count("refused", "stats at 3 s"), result.tail()
+        assert refused == result.count("refused", "stats at 9 s"), result.tail()
     # Where it is said at all, for some drivers want no message, it is in one line with
     # the remedy, not in that of swiotlb, whose pool is not what is short.
     said = vm.lines(result.console, "mappings refused")
@@ -165,10 +169,3 @@ def test_burst_from_idle(convert_us):
     assert not vm.lines(result.console, "buffer is full")
     # The control: it needed several times what was ready.
     assert result.count("peak_shared_bytes") > 60 << 20
-
-
-def test_burst_from_idle_in_the_legacy_pool():
-    """The control: a pool that starts small and grows by itself is full then."""
-    # 4 MiB: with 24 MiB it is full in most runs. Whatever else comes of it.
-    result = _burst("--swiotlb", "legacy", "--append", "swiotlb=2048", status=None)
-    assert vm.lines(result.console, "buffer is full"), result.tail()

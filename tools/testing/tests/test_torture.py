@@ -67,7 +67,7 @@ SCRIPT_FAULTS = {
 CPUS = ("--cpus", "4", "--append", "lpj=20000000")
 
 # What is injected while it runs.
-INJECTED = ("share", "lose", "unshare", "block", "page", "slab", "idle", "cap")
+INJECTED = ("share", "both", "unshare", "block", "page", "slab", "idle", "cap")
 
 
 def _counts(text: str) -> dict[str, int]:
@@ -238,8 +238,8 @@ def test_script_finds(fault, torture_module):
     assert "status: 1" in said, said
 
 
-def test_script_finds_a_loss(debug_torture_module):
-    """A chunk that is lost, and of which the script knows nothing."""
+def test_script_finds_a_failure(debug_torture_module):
+    """Conversions that fail, and of which the script knows nothing."""
     functions = "/sys/kernel/debug/fail_function"
     result = vm.run(
         f"""
@@ -257,4 +257,6 @@ echo 2 >{functions}/times
         timeout=120,
         status=1,
     )
-    assert "FAILED: leaked: 2097152 bytes" in result.stdout, result.tail()
+    assert "FAILED: conversions: 2 failed, 0 were injected" in result.stdout, (
+        result.tail()
+    )

@@ -7,10 +7,8 @@
 
 functions=/sys/kernel/debug/fail_function
 parameters=/sys/module/cc_swiotlb/parameters
-# Times that a chunk may be lost in a run: what is lost counts against the cap.
-losses_left=8
 turn=0
-injected_names='share lose unshare block page slab idle cap'
+injected_names='share both unshare block page slab idle cap'
 for name in $injected_names; do
 	eval "injected_$name=0"
 done
@@ -79,11 +77,11 @@ note_leaked()
 	leaked_so_far=$(counter leaked_bytes)
 }
 
-# One function fails: that is made good, and no memory is lost.
+# What fails is made good, and no memory is lost.
 require_no_loss()
 {
 	note_leaked
-	[ $leaked -eq 0 ] || bad "leaked: $leaked bytes, though $1 alone has failed"
+	[ $leaked -eq 0 ] || bad "leaked: $leaked bytes, after $1 has failed"
 	converted=$((converted + injected))
 	add "$2" "$injected"
 }
@@ -110,16 +108,12 @@ conversions_back()
 	no_more_failures
 }
 
-# What can neither be made private nor be shared is lost. If kccd has to share
+# What can neither be made private nor be shared is kept. If kccd has to share
 # memory at this moment, it may be that alone which fails.
-lose()
+both()
 {
 	conversions_back 2 cc_swiotlb_unshare cc_swiotlb_share
-	converted=$((converted + injected))
-	note_leaked
-	[ $leaked -gt 0 ] || return
-	losses_left=$((losses_left - 1))
-	add lose 1
+	require_no_loss "cc_swiotlb_unshare and cc_swiotlb_share" both
 }
 
 # allocations KIND FOLDER: kccd's allocations fail, half of them.
@@ -183,10 +177,7 @@ next_fault()
 	case $turn in
 	1) conversions ;;
 	2) starve ;;
-	3)
-		[ $losses_left -gt 0 ] || return
-		lose
-		;;
+	3) both ;;
 	4) allocations page /sys/kernel/debug/fail_page_alloc ;;
 	5) cap ;;
 	6) allocations slab /sys/kernel/debug/failslab ;;

@@ -303,6 +303,12 @@ class Report:
         names = ("cpu_system", "cpu_irq", "cpu_softirq")
         return sum(self.growth(name, last_s=last_s) for name in names) / 100
 
+    def kernel_cpu_per_gib(self) -> float | None:
+        """The same for each GiB that the disks have transferred."""
+        names = ("disk_read_bytes", "disk_written_bytes")
+        moved = sum(self.growth(name) for name in names)
+        return self.kernel_cpu_s() * 1024 * MIB / moved if moved else None
+
     def figures(self) -> dict[str, object]:
         """Everything that a table shows."""
         first = self.rounds[0]
@@ -323,6 +329,8 @@ class Report:
             "peak_used_mib": round(self.peak_used / MIB, 1),
             "wasted": self.wasted_share(),
             "kernel_cpu_s": round(self.kernel_cpu_s(), 2),
+            "kernel_cpu_done_s": self.kernel_cpu_s(first.all_done_s or 1e6),
+            "kernel_cpu_per_gib": self.kernel_cpu_per_gib(),
             "page_us": self.page_us,
             "again": self.refused_again(),
             "converted_mib": round(self.converted() / MIB, 1),

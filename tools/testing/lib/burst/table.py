@@ -15,7 +15,8 @@ COLUMNS = (
     ("peak_shared_mib", "shared MiB"),
     ("peak_used_mib", "used MiB"),
     ("wasted", "in vain"),
-    ("kernel_cpu_s", "kernel s"),
+    ("kernel_cpu_done_s", "kernel s"),
+    ("kernel_cpu_per_gib", "a GiB"),
     ("errors", "errors"),
     ("hung", "hung"),
 )
