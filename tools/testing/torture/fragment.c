@@ -15,7 +15,7 @@
 #include "torture.h"
 
 /* Free memory that is left alone, so that the guest goes on working. */
-#define TT_LEFT_ALONE	(SZ_32M >> PAGE_SHIFT)
+#define TT_LEFT_ALONE	(SZ_128M >> PAGE_SHIFT)
 
 /* Takes single pages until few are free. */
 static void tt_take_pages(struct list_head *taken)
