@@ -153,6 +153,9 @@ fn start() -> Result<&'static Pool> {
     if let Some(obstacle) = kccd.fill() {
         pr_warn!("not all memory could be made ready ({obstacle:?}), kccd goes on\n");
     }
+    if let Err(error) = glue::register() {
+        pr_warn!("neither memory pressure nor CPU hotplug is heard of ({error:?})\n");
+    }
     thread::spawn(kccd::NAME, kccd)?;
     Ok(pool)
 }
@@ -166,9 +169,6 @@ impl kernel::Module for CcSwiotlb {
             })?;
             // From here on the hooks find it.
             POOL.populate(running);
-            if let Err(error) = glue::register() {
-                pr_warn!("neither memory pressure nor CPU hotplug is heard of ({error:?})\n");
-            }
             pr_info!("on, watermark {}\n", params::watermark());
             Some(running)
         } else {

@@ -13,7 +13,7 @@
 #define MODULE_PARAM_PREFIX "cc_swiotlb."
 
 /* A parameter that cc_swiotlb_set_NAME() parses and cc_swiotlb_get_NAME() prints. */
-#define TEXT_PARAM(name, description)						\
+#define TEXT_OPS(name)								\
 static int name##_set(const char *val, const struct kernel_param *kp)		\
 {										\
 	return cc_swiotlb_set_##name(val);					\
@@ -25,14 +25,20 @@ static int name##_get(char *buffer, const struct kernel_param *kp)		\
 static const struct kernel_param_ops name##_ops = {				\
 	.set = name##_set,							\
 	.get = name##_get,							\
-};										\
-module_param_cb(name, &name##_ops, NULL, 0644);					\
-MODULE_PARM_DESC(name, description)
+}
 
-TEXT_PARAM(watermark,
-	   "Memory kept ready: a total (64M) or slots by class (512:256,2K:1024)");
-TEXT_PARAM(max, "Most memory that is ever shared for bouncing, e.g. 512M");
-TEXT_PARAM(from_device,
-	   "What a slot holds before a device writes to it: preserve or zero");
-TEXT_PARAM(idle_ms,
-	   "Milliseconds after which idle memory becomes private again, auto, 0 for never");
+TEXT_OPS(watermark);
+module_param_cb(watermark, &watermark_ops, NULL, 0644);
+MODULE_PARM_DESC(watermark, "Kept ready: a total (64M) or slots by class (512:256,2K:9)");
+
+TEXT_OPS(max);
+module_param_cb(max, &max_ops, NULL, 0644);
+MODULE_PARM_DESC(max, "Most memory that is ever shared for bouncing, e.g. 512M");
+
+TEXT_OPS(from_device);
+module_param_cb(from_device, &from_device_ops, NULL, 0644);
+MODULE_PARM_DESC(from_device, "What only a device writes starts with: preserve or zero");
+
+TEXT_OPS(idle_ms);
+module_param_cb(idle_ms, &idle_ms_ops, NULL, 0644);
+MODULE_PARM_DESC(idle_ms, "Milliseconds until idle memory becomes private, auto, 0: never");

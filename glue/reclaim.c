@@ -7,7 +7,6 @@
 #define pr_fmt(fmt) "cc_swiotlb: " fmt
 
 #include <linux/cpuhotplug.h>
-#include <linux/init.h>
 #include <linux/percpu.h>
 #include <linux/printk.h>
 #include <linux/shrinker.h>
@@ -22,16 +21,6 @@ static void drain(struct work_struct *work)
 }
 
 static DEFINE_PER_CPU(struct work_struct, drain_work);
-
-static int __init init_drain(void)
-{
-	unsigned int cpu;
-
-	for_each_possible_cpu(cpu)
-		INIT_WORK(per_cpu_ptr(&drain_work, cpu), drain);
-	return 0;
-}
-core_initcall(init_drain);
 
 /**
  * cc_swiotlb_drain() - Make a CPU return the slots that it holds.
@@ -79,14 +68,16 @@ static int cpu_dead(unsigned int cpu)
 /**
  * cc_swiotlb_register() - Register the shrinker and the hotplug callback.
  *
- * To be called once. Context: may sleep.
+ * To be called once, before anything is drained. Context: may sleep.
  * Return: 0 or a negative error, and what could be registered is.
  */
 int cc_swiotlb_register(void)
 {
 	struct shrinker *shrinker = shrinker_alloc(0, "cc_swiotlb");
-	int ret;
+	int cpu, ret;
 
+	for_each_possible_cpu(cpu)
+		INIT_WORK(per_cpu_ptr(&drain_work, cpu), drain);
 	if (shrinker) {
 		shrinker->count_objects = count;
 		shrinker->scan_objects = scan;
