@@ -178,7 +178,7 @@ echo 1 >{vm.DRAIN}
 nodes before
 echo '=== stats before'; cat {vm.STATS}
 fio --name=n --filename=/dev/nvme1n1 --cpus_allowed=2-3 --direct=1 --thread --rw=read \
-	--ioengine=libaio --iodepth=16 --bs=512k --size=64M --time_based --runtime=2 \
+	--ioengine=libaio --iodepth=22 --bs=512k --size=64M --time_based --runtime=2 \
 	>/tmp/fio 2>&1 & fio=$!
 sleep 1
 nodes during
