@@ -154,7 +154,7 @@ mod tests {
         Monotonic, //
     };
 
-    /// A sleep, and what is left of it at least if ticks are lost, in milliseconds.
+    /// A sleep, and the least that remains of it if ticks are lost, in milliseconds.
     const LONG: u32 = 300;
     const LATE: i64 = 100;
 

@@ -8,7 +8,7 @@
 //!
 //! A span that is removed may still be in use by a CPU that has looked it up. That is harmless for the
 //! span, which is never freed, and its memory is only given up after a grace period of RCU, see
-//! `kccd::memory`.
+//! design.rst.
 
 use super::{
     address::Phys,

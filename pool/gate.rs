@@ -2,7 +2,7 @@
 
 //! Who may take slots while they are short: whole requests, not parts of many.
 //!
-//! A block request of 1 MiB can have 256 mappings. If many requests took what is left at the same
+//! A block request of 1 MiB can have 256 mappings. If many requests took the last slots at the same
 //! time, each would be refused at one of its last pages, after the others were copied in vain, and
 //! all would try again. So a class that has refused a mapping is *closed*. While it is, a CPU may
 //! take slots only after it was admitted, for about as many as a request needs, and only as many CPUs

@@ -338,7 +338,7 @@ impl Pool {
         wanted: bool,
         copy: impl Fn(&Sides),
     ) -> bool {
-        // So that the memory stays shared until the copy is over, see `kccd::memory`.
+        // So that the memory stays shared until the copy is over, see design.rst.
         let _rcu = rcu::read_lock();
         let Some(span) = self.directory.get(addr) else {
             return false;

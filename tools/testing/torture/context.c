@@ -104,7 +104,7 @@ static void tt_run_remote(enum tt_context context, struct rnd_state *rnd,
 {
 	int cpu;
 
-	/* It shall not go away meanwhile. */
+	/* It must not go away meanwhile. */
 	cpus_read_lock();
 	cpu = tt_other_cpu(rnd);
 	if (cpu < 0)

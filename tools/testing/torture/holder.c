@@ -28,7 +28,7 @@ struct tt_map *tt_pass_on(struct tt_thread *t, struct tt_map *m)
 	return xchg(&tt_boxes[tt_below(&t->rnd, TT_BOXES)], m);
 }
 
-/* Undoes what is left in the boxes. Context: may sleep. */
+/* Undoes the mappings that remain in the boxes. Context: may sleep. */
 void tt_boxes_empty(struct rnd_state *rnd)
 {
 	unsigned int i;

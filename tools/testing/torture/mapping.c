@@ -55,7 +55,7 @@ static u32 tt_offset(struct rnd_state *rnd)
 
 static void tt_attrs(struct tt_map *m, struct rnd_state *rnd)
 {
-	/* What is refused shall not fill the kernel log. */
+	/* Refused mappings must not fill the kernel log. */
 	if (!tt_one_in(rnd, 16))
 		m->attrs = DMA_ATTR_NO_WARN;
 	/* Then the driver hands over what it wants the device to see. */

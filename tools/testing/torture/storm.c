@@ -117,7 +117,7 @@ void tt_storm(struct tt_thread *t)
 
 	if (tt_fault == TT_FAULT_STORM && n)
 		t->storm->maps[n / 2].shared[0] ^= 0xff;
-	/* Others shall have their storm at the same time. */
+	/* Others may have their storm at the same time. */
 	schedule_timeout_interruptible(tt_below(&t->rnd, HZ / 2));
 	tt_storm_end(t, n);
 }
