@@ -83,9 +83,7 @@ type PoolFile = Pin<KBox<debugfs::File<Option<&'static Pool>>>>;
 struct Files {
     _dir: Dir,
     _stats: PoolFile,
-    _classes: Option<PoolFile>,
-    _nodes: Option<PoolFile>,
-    _drain: Option<PoolFile>,
+    _of_pool: Option<[PoolFile; 3]>,
 }
 
 impl Files {
@@ -98,46 +96,34 @@ impl Files {
             }),
             GFP_KERNEL,
         )?;
-        let classes = match pool {
-            Some(_) => Some(KBox::pin_init(
-                dir.read_callback_file(c"classes", pool, &|pool: &Option<&Pool>, out| {
-                    pool.map_or(Ok(()), |pool| pool.write_classes(out))
-                }),
-                GFP_KERNEL,
-            )?),
-            None => None,
-        };
-        let nodes = match pool {
-            Some(_) => Some(KBox::pin_init(
-                dir.read_callback_file(c"nodes", pool, &|pool: &Option<&Pool>, out| {
-                    pool.map_or(Ok(()), |pool| pool.write_nodes(out))
-                }),
-                GFP_KERNEL,
-            )?),
-            None => None,
-        };
-        // Whatever is written: every CPU returns what it holds to the depots. For tests, which can
-        // count the slots then.
-        let drain = match pool {
-            Some(_) => Some(KBox::pin_init(
-                dir.write_callback_file(c"drain", pool, &|pool: &Option<&Pool>, text| {
-                    text.skip(text.len())?;
-                    if pool.is_some() {
-                        glue::cpus::drain_all();
-                    }
-                    Ok(())
-                }),
-                GFP_KERNEL,
-            )?),
-            None => None,
-        };
+        let of_pool = pool.map(|_| Self::of_pool(&dir, pool)).transpose()?;
         Ok(Self {
             _dir: dir,
             _stats: stats,
-            _classes: classes,
-            _nodes: nodes,
-            _drain: drain,
+            _of_pool: of_pool,
         })
+    }
+
+    /// What there is only where there is a pool.
+    fn of_pool(dir: &Dir, pool: Option<&'static Pool>) -> Result<[PoolFile; 3]> {
+        let classes = dir.read_callback_file(c"classes", pool, &|pool: &Option<&Pool>, out| {
+            pool.map_or(Ok(()), |pool| pool.write_classes(out))
+        });
+        let nodes = dir.read_callback_file(c"nodes", pool, &|pool: &Option<&Pool>, out| {
+            pool.map_or(Ok(()), |pool| pool.write_nodes(out))
+        });
+        // Whatever is written: every CPU returns what it holds to the depots. For tests, which can
+        // count the slots then.
+        let drain = dir.write_callback_file(c"drain", pool, &|_: &Option<&Pool>, text| {
+            text.skip(text.len())?;
+            glue::cpus::drain_all();
+            Ok(())
+        });
+        Ok([
+            KBox::pin_init(classes, GFP_KERNEL)?,
+            KBox::pin_init(nodes, GFP_KERNEL)?,
+            KBox::pin_init(drain, GFP_KERNEL)?,
+        ])
     }
 }
 

@@ -204,7 +204,6 @@ impl Kccd {
             let stock = node.stock();
             view.watermark_bytes = of_node(watermark.bytes(default));
             let (reserve, large_reserve) = policy::reserves(view.watermark_bytes);
-            stock.set_levels(view.watermark_spans(), reserve, large_reserve);
             for class in SizeClass::ALL {
                 let depot = node.depot(class);
                 depot.set_keep(of_node(u64::from(watermark.slots(class))) as u32);
@@ -213,6 +212,7 @@ impl Kccd {
             view.ready_bytes = node.ready_bytes();
             view.unbound = stock.unbound();
             view.bound = stock.bound();
+            stock.set_levels(view.low_spans(), reserve, large_reserve);
             view.demand = stock.demand();
             view.to_bind = to_bind(node);
             view.bindable = stock.within(Reach::Ready);
@@ -350,7 +350,7 @@ impl Kccd {
         // Something will be there before long.
         let is_soon = state.holdings.leaving_bytes() > 0 || state.wanted_bytes > 0;
         for (node, view) in self.pool.nodes().zip(&state.nodes) {
-            let high = (view.unbound + 1).max(view.watermark_spans() + SPANS_PER_CHUNK as u32);
+            let high = (view.unbound + 1).max(view.low_spans() + SPANS_PER_CHUNK as u32);
             node.stock()
                 .listen(view.unbound, timeout_ms.is_none().then_some(high));
         }

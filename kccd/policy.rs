@@ -15,6 +15,10 @@ const GIVE_BACK_SHARE: u64 = 1000;
 /// The shortest time that memory idles before it is given back, if no parameter says it.
 const SHORTEST_IDLE_MS: u64 = 10_000;
 
+/// The part of what is in use that is kept ready beside it, if the watermark is less: one in so many.
+/// A load that grew so far may well grow further before kccd has followed it.
+const BESIDE_USED: u32 = 4;
+
 /// How long kccd is deaf after it could do nothing, in milliseconds.
 pub(crate) const DEAF_MS: u32 = 4;
 
@@ -97,19 +101,32 @@ impl NodeView {
         self.watermark_bytes.div_ceil(SPAN_BYTES as u64) as u32
     }
 
-    /// Bytes that are missing: of all that is ready, and of what is ready for every class, which is
-    /// half of it.
+    /// What should be ready beside `used` spans, in spans.
+    fn beside(&self, used: u32) -> u32 {
+        self.watermark_spans().max(used / BESIDE_USED)
+    }
+
+    /// How many spans should be unbound, whatever part of those that there are is in use.
+    pub(crate) fn low_spans(&self) -> u32 {
+        let all = self.bound + self.unbound;
+        self.watermark_spans().max(all / (BESIDE_USED + 1))
+    }
+
+    /// Bytes that are missing: of all that should be ready, and of what should be ready for every
+    /// class, which is half of it.
     pub(crate) fn missing_bytes(&self) -> u64 {
         let unbound = u64::from(self.unbound) * SPAN_BYTES as u64;
-        let ready = self.watermark_bytes.saturating_sub(self.ready_bytes);
-        let for_all = (self.watermark_bytes / 2).saturating_sub(unbound);
+        let beside = u64::from(self.bound / BESIDE_USED) * SPAN_BYTES as u64;
+        let wanted = self.watermark_bytes.max(beside);
+        let ready = wanted.saturating_sub(self.ready_bytes);
+        let for_all = (wanted / 2).saturating_sub(unbound);
         let bind = u64::from(self.to_bind.saturating_sub(self.bindable)) * SPAN_BYTES as u64;
         ready.max(for_all).max(bind)
     }
 
-    /// Spans beyond the watermark on top of `used` ones.
+    /// Spans beyond `used` ones and what should be ready beside them.
     fn surplus(&self, used: u32) -> u32 {
-        (self.bound + self.unbound).saturating_sub(used + self.watermark_spans())
+        (self.bound + self.unbound).saturating_sub(used + self.beside(used))
     }
 
     /// The same beyond the most that was in use as far as it is remembered.

@@ -221,8 +221,8 @@ impl Pool {
             cpu: CpuId::current().as_u32(),
             now_ms: memory::now_ms(),
             available,
-            // kccd keeps half of the watermark unbound, of which large mappings have a quarter.
-            plenty: (all / 4 * 3).min(low / 4),
+            // kccd keeps half of that unbound, of which large mappings have a quarter.
+            plenty: (all * 3 / 4).min(low / 4).max(1),
         }
     }
 

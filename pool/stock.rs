@@ -81,7 +81,7 @@ pub(crate) struct Stock {
     peaks: [Atomic<u32>; WINDOWS],
     /// The current window, counted on.
     window: Atomic<u32>,
-    /// How many unbound spans the watermark asks for.
+    /// How many spans should be unbound.
     low: Atomic<u32>,
     /// Below how many kccd wants to know.
     ring_below: Atomic<u32>,
@@ -150,14 +150,14 @@ impl Stock {
         self.window.store(next, Relaxed);
     }
 
-    /// Sets how many unbound spans the watermark asks for, and the reserves.
+    /// Sets how many spans should be unbound, and the reserves.
     pub(crate) fn set_levels(&self, low: u32, reserve: u32, large_reserve: u32) {
         self.low.store(low, Relaxed);
         self.reserve.store(reserve, Relaxed);
         self.large_reserve.store(large_reserve, Relaxed);
     }
 
-    /// How many unbound spans the watermark asks for.
+    /// How many spans should be unbound.
     pub(super) fn low(&self) -> u32 {
         self.low.load(Relaxed)
     }
@@ -172,8 +172,8 @@ impl Stock {
         self.unbound() < self.ring_below.load(Relaxed)
     }
 
-    /// Sets when kccd wants to know: below `unbound` spans, if the watermark asks for more, and from
-    /// `high` spans on.
+    /// Sets when kccd wants to know: below `unbound` spans, if there should be more, and from `high`
+    /// spans on.
     pub(crate) fn listen(&self, unbound: u32, high: Option<u32>) {
         self.ring_below.store(self.low().min(unbound), Relaxed);
         self.high.store(high.unwrap_or(u32::MAX), Relaxed);

@@ -97,6 +97,29 @@ mod tests {
     }
 
     #[test]
+    fn a_quarter_of_what_is_used_is_ready_beside_it() {
+        let used = 10 * SPANS;
+        for (unbound, action) in [
+            (used / 4 - 1, Grow(0)),
+            (used / 4, Sleep(None)),
+            (used / 4 + 3, Sleep(None)),
+        ] {
+            assert_eq!(next(&[node(used, unbound)], &view()), action);
+        }
+        // Once it grew so far, that is kept for as long as the need is remembered.
+        let idle = |demand| NodeView {
+            demand,
+            ..node(0, used + used / 4)
+        };
+        assert_eq!(next(&[idle(used)], &view()), Sleep(Some(700)));
+        assert_eq!(next(&[idle(used - 4)], &view()), GiveBack(0));
+        // kccd is rung before it is too late.
+        assert_eq!(node(used, used / 4).low_spans(), used / 4);
+        assert_eq!(node(used + 4, used / 4 - 4).low_spans(), used / 4);
+        assert_eq!(node(4, 4).low_spans(), SPANS);
+    }
+
+    #[test]
     fn a_bind_that_failed_is_tried_again() {
         let node = NodeView {
             to_bind: 3,
