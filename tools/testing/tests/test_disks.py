@@ -157,3 +157,23 @@ cat /proc/cmdline
 def test_refused(options, word):
     """What no guest can have is refused, and the message says why."""
     assert word in vm.run("true", *options, status=vm.SETUP).stderr
+
+
+def test_starved_sata():
+    """libata has a command tried again that cannot be mapped, and stops no port for it."""
+    result = vm.run(
+        f"""
+{vm.wait_ready()}
+fio --name=x --thread --filename=/dev/sda --direct=1 --ioengine=libaio --iodepth=31 \\
+	--bs=512k --size=64M --rw=randread >/tmp/fio 2>&1
+echo "fio: $?"
+{vm.counters()}
+""",
+        *("--append", "cc_swiotlb.max=2M cc_swiotlb.watermark=1M"),
+        *("--nvme", "0", "--blk", "0", "--ahci", "1", "--null-ms", "50"),
+        timeout=300,
+        status=None,
+    )
+    assert "fio: 0" in result.stdout, result.tail()
+    assert result.count("refused") > 0, "the control: not everything was mapped"
+    assert not vm.lines(result.console, r"I/O error|failed command|EH complete")
