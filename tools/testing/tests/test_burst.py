@@ -221,11 +221,12 @@ class TestAgain:
 
 def test_all_kinds_at_once():
     """virtio-scsi, AHCI, the page cache, readers and writers: no error, no hang."""
+    # Not fragmented: virtio-scsi would be short of memory for its own lists, two pages
+    # at a time, and the kernel would complain.
     run = guest.run(
         guest.Burst(
             bus="scsi+ahci",
             scattered=True,
-            fragmented=True,
             convert_us=23,
             readers=60,
             load="-w 20 -R 60 -W 20 -t 8",
@@ -270,13 +271,13 @@ class TestSpells:
     """A second of load every 15 s, while a page takes 260 us."""
 
     def test_memory_stays(self):
-        """What a spell needed is still there at the next one."""
+        """What a spell needed stays: nothing is converted twice."""
         run = guest.run(
             guest.Burst(convert_us=260, load=f"-t 1 -e 15 -n {SPELLS}", timeout_s=600)
         )
         _require(targets.unharmed(run.figures()))
         first = run.rounds[1].start_ms - run.rounds[0].start_ms
-        later = run.converted(first_s=first / 1000)
         once = run.converted(last_s=first / 1000)
         assert once > 0, "the control: the first spell needed memory"
-        assert later <= once / 10, f"{once} bytes were converted, then {later}"
+        assert run.growth(*report.GIVE_BACKS) == 0
+        assert run.converted() == run.growth("shared_bytes")

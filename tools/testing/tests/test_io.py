@@ -132,10 +132,7 @@ def _burst(*args: str) -> vm.Result:
 {vm.wait_ready()}
 fio --thread --direct=1 --ioengine=psync --rw=read --bs=1M --numjobs=8 --size=64M \
 	--offset_increment=64M --time_based --runtime=12 --group_reporting {jobs} \
-	>/tmp/fio 2>&1 &
-sleep 9
-{vm.show("stats at 9 s", vm.STATS)}
-wait $!
+	>/tmp/fio 2>&1
 status=$?
 echo '=== fio'
 echo "fio: $status"
@@ -157,10 +154,8 @@ def test_burst_from_idle(convert_us):
     assert "err= 0" in result.stdout, result.tail()
     assert not vm.lines(result.console, "I/O error")
     # Nobody waits for kccd: what comes before it has converted enough is refused, and
-    # comes again. At 260 us a chunk, four of the largest slots, takes 133 ms.
+    # comes again. For how long, test_burst.py::TestAgain knows.
     refused = result.count("refused")
-    if convert_us != "260":
-        assert refused == result.count("refused", "stats at 9 s"), result.tail()
     # Where it is said at all, for some drivers want no message, it is in one line with
     # the remedy, not in that of swiotlb, whose pool is not what is short.
     said = vm.lines(result.console, "mappings refused")
