@@ -338,14 +338,14 @@ impl Pool {
         wanted: bool,
         copy: impl Fn(&Sides),
     ) -> bool {
+        if !wanted {
+            return self.owns(addr);
+        }
         // So that the memory stays shared until the copy is over, see design.rst.
         let _rcu = rcu::read_lock();
         let Some(span) = self.directory.get(addr) else {
             return false;
         };
-        if !wanted {
-            return true;
-        }
         let binding = span.binding();
         let slot = binding.class().and_then(|class| span.slot_at(class, addr));
         let part = slot.and_then(|(slot, _)| {
