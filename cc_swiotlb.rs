@@ -30,15 +30,12 @@ use kernel::{
     debugfs,
     debugfs::Dir,
     prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        SetOnce, //
-    },
+    sync::SetOnce, //
 };
-use pool::Pool;
+use pool::{
+    stats::Counter,
+    Pool, //
+};
 
 module! {
     type: CcSwiotlb,
@@ -52,23 +49,12 @@ module! {
 static POOL: SetOnce<&'static Pool> = SetOnce::new();
 
 /// Mappings that came before the pool.
-static EARLY: Atomic<u64> = Atomic::new(0);
+pub(crate) static EARLY: Counter = Counter::new();
 
 /// The pool, if it can serve.
 #[inline]
 pub(crate) fn pool() -> Option<&'static Pool> {
     POOL.copy()
-}
-
-/// Counts a mapping that came before the pool.
-#[cold]
-pub(crate) fn note_early() {
-    EARLY.add(1, Relaxed);
-}
-
-/// Number of mappings that came before the pool.
-pub(crate) fn early() -> u64 {
-    EARLY.load(Relaxed)
 }
 
 /// The module, which is built in and stays.

@@ -20,6 +20,7 @@
 #include <linux/sched/mm.h>
 #include <linux/set_memory.h>
 #include <linux/sizes.h>
+#include <linux/swiotlb.h>
 
 #include <xen/xen.h>
 
@@ -55,20 +56,20 @@ bool cc_swiotlb_wanted(void)
 }
 
 /**
- * cc_swiotlb_legacy_bytes() - How large the fallback pool is.
- * @bytes: Size of the software IO TLB if there were no cc_swiotlb.
+ * cc_swiotlb_legacy_slabs() - How large the fallback pool is.
+ * @nslabs: Slabs of the software IO TLB if there were no cc_swiotlb.
  *
  * Where memory has to be shared for bouncing, the pool serves what comes too
  * early or finds no slot. Elsewhere it also serves devices that do not reach
  * our slots, and costs what it always did.
  *
- * Return: size in bytes.
+ * Return: number of slabs.
  */
-unsigned long cc_swiotlb_legacy_bytes(unsigned long bytes)
+unsigned long cc_swiotlb_legacy_slabs(unsigned long nslabs)
 {
 	if (!cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT))
-		return bytes;
-	return min(bytes, CC_SWIOTLB_LEGACY_BYTES);
+		return nslabs;
+	return min(nslabs, CC_SWIOTLB_LEGACY_BYTES >> IO_TLB_SHIFT);
 }
 
 /*

@@ -6,6 +6,7 @@
 #ifndef _CC_SWIOTLB_GLUE_H
 #define _CC_SWIOTLB_GLUE_H
 
+#include <linux/cc_swiotlb.h>
 #include <linux/gfp_types.h>
 #include <linux/kthread.h>
 #include <linux/sched.h>

@@ -74,15 +74,23 @@ impl<'a> DmaDevice<'a> {
         unsafe { bindings::cc_swiotlb_dma_addr(self.raw, addr.raw()) }
     }
 
+    /// Whether the device is ours to serve: it has no pool of its own.
+    #[inline]
+    pub(super) fn is_served(self) -> bool {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::cc_swiotlb_serves(self.raw) }
+    }
+
     /// Whether the device can address everything up to `last`, which is what
-    /// [`last_address`] returned. Quicker than [`Self::reaches`], for most devices do.
+    /// [`last_address`] returned, and there is nothing else to it. Quicker than
+    /// [`Self::reaches`], for most devices are like that.
     ///
     /// # Safety
     ///
-    /// The device must have a DMA mask.
+    /// The device must have a DMA mask, and must be served.
     #[inline]
     pub(crate) unsafe fn reaches_all(self, last: u64) -> bool {
-        // SAFETY: By the type invariant the device is valid; the mask by the safety requirement.
+        // SAFETY: By the type invariant the device is valid; the rest by the safety requirement.
         unsafe { bindings::cc_swiotlb_reaches_all(self.raw, last) }
     }
 

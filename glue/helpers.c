@@ -52,11 +52,18 @@ __rust_helper dma_addr_t rust_helper_cc_swiotlb_last_dma_addr(phys_addr_t last)
 	return dma_addr_unencrypted(last);
 }
 
-/* Whether the device reaches up to there, and nothing translates its addresses. */
+/* Whether the device has no pool of its own. */
+__rust_helper bool rust_helper_cc_swiotlb_serves(struct device *dev)
+{
+	return !dev->dma_io_tlb_mem->for_alloc;
+}
+
+/* Whether the device reaches up to there, and nothing else is to be done for it. */
 __rust_helper bool
 rust_helper_cc_swiotlb_reaches_all(struct device *dev, dma_addr_t last)
 {
 	return !IS_ENABLED(CONFIG_ARCH_HAS_PHYS_TO_DMA) &&
+		dev_is_dma_coherent(dev) &&
 		*dev->dma_mask >= last && !dev->bus_dma_limit &&
 		!dev->dma_range_map;
 }

@@ -23,6 +23,8 @@ use kernel::{
 const REFUSED: bindings::phys_addr_t = !0;
 /// `CC_SWIOTLB_LEGACY`: the mapping is left to the legacy pool.
 const LEGACY: bindings::phys_addr_t = !1;
+/// `CC_SWIOTLB_MISSED`: this CPU has no slot at hand.
+const MISSED: c_ulong = 1 << 31;
 
 /// An address as the hooks return it.
 fn raw(made: Result<Phys, NotMade>) -> bindings::phys_addr_t {
@@ -57,8 +59,11 @@ unsafe extern "C" fn __cc_swiotlb_map(
 ) -> bindings::phys_addr_t {
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
+    if !dev.is_served() {
+        return LEGACY;
+    }
     let Some(pool) = crate::pool() else {
-        crate::note_early();
+        crate::EARLY.add(1);
         return LEGACY;
     };
     // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
@@ -74,7 +79,7 @@ unsafe extern "C" fn __cc_swiotlb_map(
 }
 
 /// Maps `size` bytes at `orig` to a slot that this CPU has at hand, and otherwise as swiotlb.c does
-/// it, which comes back to [`__cc_swiotlb_map`]. Returns what `swiotlb_map()` does.
+/// it, which comes to [`__cc_swiotlb_map`]. Returns what `swiotlb_map()` does.
 ///
 /// # Safety
 ///
@@ -88,18 +93,18 @@ unsafe extern "C" fn __cc_swiotlb_map_at_hand(
     dir: bindings::dma_data_direction,
     attrs: c_ulong,
 ) -> bindings::dma_addr_t {
-    if let Some(pool) = crate::pool() {
-        // SAFETY: By the safety requirement.
-        let device = unsafe { DmaDevice::from_raw(dev) };
+    // SAFETY: By the safety requirement.
+    let device = unsafe { DmaDevice::from_raw(dev) };
+    if let Some(pool) = crate::pool().filter(|_| device.is_served()) {
         // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
         let request = unsafe { Request::new(Phys::new(orig), size, 0, Direction::from_raw(dir)) };
-        // SAFETY: By the safety requirement the device has a DMA mask.
+        // SAFETY: By the safety requirement the device has a DMA mask, and it is served.
         if let Some(addr) = unsafe { pool.map_at_hand(device, &request) } {
             return device.address_of(addr);
         }
     }
     // SAFETY: By the safety requirement.
-    unsafe { bindings::__swiotlb_map(dev, orig, size, dir, attrs) }
+    unsafe { bindings::swiotlb_map(dev, orig, size, dir, attrs | MISSED) }
 }
 
 /// Undoes the mapping at `addr`; returns whether it was ours.
@@ -182,11 +187,11 @@ unsafe extern "C" fn __cc_swiotlb_map_last(
     dir: bindings::dma_data_direction,
     attrs: c_ulong,
 ) -> bindings::phys_addr_t {
-    let Some(pool) = crate::pool() else {
-        return LEGACY;
-    };
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
+    let Some(pool) = crate::pool().filter(|_| dev.is_served()) else {
+        return LEGACY;
+    };
     // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
     let request = unsafe {
         Request::new(
@@ -208,7 +213,8 @@ unsafe extern "C" fn __cc_swiotlb_map_last(
 unsafe extern "C" fn __cc_swiotlb_max_mapping_size(dev: *mut bindings::device) -> usize {
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
-    crate::pool().map_or(0, |pool| pool.max_mapping_bytes(dev))
+    let pool = crate::pool().filter(|_| dev.is_served());
+    pool.map_or(0, |pool| pool.max_mapping_bytes(dev))
 }
 
 /// Ends the conversions: the machine goes down.

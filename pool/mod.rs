@@ -138,7 +138,7 @@ impl Pool {
     ///
     /// # Safety
     ///
-    /// The device must have a DMA mask.
+    /// The device must have a DMA mask, and must be served.
     #[inline]
     pub(crate) unsafe fn map_at_hand(&self, dev: DmaDevice<'_>, request: &Request) -> Option<Phys> {
         // SAFETY: By the safety requirement.

@@ -53,7 +53,7 @@ impl Pool {
             ("give_back_failures", stats.given_back.failed.get()),
             ("bounced", taken.saturating_sub(unused)),
             ("unbounced", returned.saturating_sub(unused)),
-            ("early", crate::early()),
+            ("early", crate::EARLY.get()),
             ("fallback", stats.sum(|class| &class.fallback)),
             ("legacy", left),
             ("unreachable", unused),
