@@ -35,7 +35,7 @@ pub(crate) fn drain_all() {
 #[export]
 unsafe extern "C" fn cc_swiotlb_drain_this_cpu() {
     if let Some(pool) = crate::pool() {
-        pool.drain_this_cpu();
+        pool.drain(None);
     }
 }
 
@@ -74,6 +74,6 @@ unsafe extern "C" fn cc_swiotlb_cpu_dead(cpu: c_uint) {
         _thread: NotThreadSafe,
     };
     if let Some(pool) = crate::pool() {
-        pool.drain_dead(&dead);
+        pool.drain(Some(&dead));
     }
 }

@@ -35,9 +35,23 @@ fn raw(made: Result<Phys, NotMade>) -> bindings::phys_addr_t {
     }
 }
 
-/// Whether the driver wants no message.
-fn is_quiet(attrs: c_ulong) -> bool {
-    attrs & bindings::DMA_ATTR_NO_WARN as c_ulong != 0
+/// What a mapping is asked for with.
+///
+/// # Safety
+///
+/// The buffer must stay until the mapping is undone.
+#[inline]
+unsafe fn request(
+    orig: bindings::phys_addr_t,
+    size: usize,
+    alloc_align_mask: c_uint,
+    dir: bindings::dma_data_direction,
+    attrs: c_ulong,
+) -> Request {
+    let dir = Direction::from_raw(dir);
+    let quiet = attrs & bindings::DMA_ATTR_NO_WARN as c_ulong != 0;
+    // SAFETY: By the safety requirement.
+    unsafe { Request::new(orig, size, alloc_align_mask, dir, quiet) }
 }
 
 /// Maps `size` bytes at `orig`.
@@ -67,15 +81,8 @@ unsafe extern "C" fn __cc_swiotlb_map(
         return LEGACY;
     };
     // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
-    let request = unsafe {
-        Request::new(
-            Phys::new(orig),
-            size,
-            u64::from(alloc_align_mask),
-            Direction::from_raw(dir),
-        )
-    };
-    raw(pool.map(dev, &request, is_quiet(attrs)))
+    let request = unsafe { request(orig, size, alloc_align_mask, dir, attrs) };
+    raw(pool.map(dev, &request))
 }
 
 /// Maps `size` bytes at `orig` to a slot that this CPU has at hand, and otherwise as swiotlb.c does
@@ -97,7 +104,7 @@ unsafe extern "C" fn __cc_swiotlb_map_at_hand(
     let device = unsafe { DmaDevice::from_raw(dev) };
     if let Some(pool) = crate::pool().filter(|_| device.is_served()) {
         // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
-        let request = unsafe { Request::new(Phys::new(orig), size, 0, Direction::from_raw(dir)) };
+        let request = unsafe { request(orig, size, 0, dir, attrs) };
         // SAFETY: By the safety requirement the device has a DMA mask, and it is served.
         if let Some(addr) = unsafe { pool.map_at_hand(device, &request) } {
             return device.address_of(addr);
@@ -143,13 +150,7 @@ unsafe extern "C" fn __cc_swiotlb_sync(
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
     let dir = Direction::from_raw(dir);
-    crate::pool().is_some_and(|pool| {
-        if for_cpu {
-            pool.sync_for_cpu(dev, Phys::new(addr), size, dir)
-        } else {
-            pool.sync_for_device(dev, Phys::new(addr), size, dir)
-        }
-    })
+    crate::pool().is_some_and(|pool| pool.sync(dev, Phys::new(addr), size, dir, for_cpu))
 }
 
 /// Whether `addr` lies in one of our slots.
@@ -193,15 +194,8 @@ unsafe extern "C" fn __cc_swiotlb_map_last(
         return LEGACY;
     };
     // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
-    let request = unsafe {
-        Request::new(
-            Phys::new(orig),
-            size,
-            u64::from(alloc_align_mask),
-            Direction::from_raw(dir),
-        )
-    };
-    raw(pool.map_last(dev, &request, is_quiet(attrs)))
+    let request = unsafe { request(orig, size, alloc_align_mask, dir, attrs) };
+    crate::pool().map_or(LEGACY, |pool| raw(pool.map_last(dev, &request)))
 }
 
 /// The largest mapping that `dev` may ask for, in bytes; 0 if that is for the legacy pool to say.
@@ -236,8 +230,7 @@ impl Direction {
         match dir {
             bindings::dma_data_direction::DMA_TO_DEVICE => Self::ToDevice,
             bindings::dma_data_direction::DMA_FROM_DEVICE => Self::FromDevice,
-            bindings::dma_data_direction::DMA_BIDIRECTIONAL => Self::Bidirectional,
-            // DMA_NONE: the DMA API has complained already; copying both ways loses nothing.
+            // Or DMA_NONE: the DMA API has complained already; copying both ways loses nothing.
             _ => Self::Bidirectional,
         }
     }

@@ -18,8 +18,8 @@
 
 use super::{
     class::{
-        SizeClass,
-        CLASSES, //
+        PerClass,
+        SizeClass, //
     },
     span::FreeSlot, //
 };
@@ -44,12 +44,17 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// An empty stack. May sleep.
-    fn new(class: SizeClass) -> Result<Self, AllocError> {
-        Ok(Self {
-            slots: KVec::with_capacity(class.cache_slots(), GFP_KERNEL)?,
+    /// An empty stack that has no room yet.
+    fn new() -> Self {
+        Self {
+            slots: KVec::new(),
             limit: 1,
-        })
+        }
+    }
+
+    /// Makes room for all slots of `class` that it may ever hold. May sleep.
+    fn make_room(&mut self, class: SizeClass) -> Result<(), AllocError> {
+        self.slots.reserve(class.cache_slots(), GFP_KERNEL)
     }
 
     /// How many slots it may hold at present.
@@ -65,12 +70,6 @@ impl Stack {
     /// Whether it can hold more than it may at present.
     pub(super) fn can_grow(&self) -> bool {
         self.limit < self.slots.capacity()
-    }
-
-    /// Takes the slot that was put last.
-    #[inline]
-    pub(super) fn pop(&mut self) -> Option<FreeSlot> {
-        self.slots.pop()
     }
 
     /// Puts a slot, which comes back if there are as many as there may be.
@@ -104,13 +103,25 @@ struct ClassCache {
 #[cfg(CONFIG_64BIT)]
 static_assert!(size_of::<ClassCache>() == 64);
 
-/// The caches of all CPUs.
-pub(crate) struct CpuCaches {
-    /// [`CLASSES`] for each CPU, one CPU after the other.
-    caches: KVVec<ClassCache>,
-    /// By CPU, its [`Self::activity`] when it was last drained.
-    drained_at: KVVec<Atomic<u64>>,
+/// What one CPU holds.
+struct CpuCache {
+    classes: PerClass<ClassCache>,
+    /// Its activity when it was last drained.
+    drained_at: Atomic<u64>,
 }
+
+impl CpuCache {
+    /// What the counters come to: another number whenever the stacks have changed.
+    fn activity(&self) -> u64 {
+        self.classes.iter().fold(0, |sum: u64, (_, cache)| {
+            sum.wrapping_add(cache.taken.load(Relaxed))
+                .wrapping_add(cache.returned.load(Relaxed))
+        })
+    }
+}
+
+/// The caches of all CPUs.
+pub(crate) struct CpuCaches(KVVec<CpuCache>);
 
 // SAFETY: Everything in it can be used on any CPU, one at a time.
 unsafe impl Send for CpuCaches {}
@@ -123,26 +134,31 @@ impl CpuCaches {
     /// Empty caches for all CPUs that may ever be. May sleep.
     pub(crate) fn new() -> Result<Self, AllocError> {
         let cpus = cpu::nr_cpu_ids() as usize;
-        let mut caches = KVVec::with_capacity(cpus * CLASSES, GFP_KERNEL)?;
-        let mut drained_at = KVVec::with_capacity(cpus, GFP_KERNEL)?;
+        let mut caches = KVVec::with_capacity(cpus, GFP_KERNEL)?;
         for _ in 0..cpus {
-            drained_at.push(Atomic::new(0), GFP_KERNEL)?;
+            let mut classes = PerClass::from_fn(|_| ClassCache {
+                stack: UnsafeCell::new(Stack::new()),
+                taken: Atomic::new(0),
+                returned: Atomic::new(0),
+            });
             for class in SizeClass::ALL {
-                let cache = ClassCache {
-                    stack: UnsafeCell::new(Stack::new(class)?),
-                    taken: Atomic::new(0),
-                    returned: Atomic::new(0),
-                };
-                caches.push(cache, GFP_KERNEL)?;
+                classes[class].stack.get_mut().make_room(class)?;
             }
+            let drained_at = Atomic::new(0);
+            caches.push(
+                CpuCache {
+                    classes,
+                    drained_at,
+                },
+                GFP_KERNEL,
+            )?;
         }
-        Ok(Self { caches, drained_at })
+        Ok(Self(caches))
     }
 
     #[inline]
     fn of_cpu(&self, cpu: u32, class: SizeClass) -> Option<&ClassCache> {
-        let first = (cpu as usize).wrapping_mul(CLASSES);
-        self.caches.get(first.wrapping_add(class as usize))
+        Some(&self.0.get(cpu as usize)?.classes[class])
     }
 
     /// Calls `f` with this CPU's stack of `class`. `f` must not come back here.
@@ -171,7 +187,7 @@ impl CpuCaches {
     #[inline]
     pub(crate) fn pop(&self, class: SizeClass, irq: &LocalInterruptDisabled) -> Option<FreeSlot> {
         self.with(class, irq, |stack, cache| {
-            let slot = stack.pop()?;
+            let slot = stack.slots.pop()?;
             let count = cache.taken.load(Relaxed).wrapping_add(1);
             cache.taken.store(count, Relaxed);
             Some(slot)
@@ -205,14 +221,14 @@ impl CpuCaches {
         self.with(class, irq, |stack, _| f(stack))
     }
 
-    /// Empties this CPU's stacks, class by class; `home` takes what was in them.
+    /// Empties this CPU's stack of `class`; `home` takes what was in it.
     pub(crate) fn drain(
         &self,
-        irq: &LocalInterruptDisabled,
         class: SizeClass,
+        irq: &LocalInterruptDisabled,
         home: impl FnOnce(&[FreeSlot]),
     ) {
-        self.with(class, irq, |stack, _| {
+        self.change(class, irq, |stack| {
             stack.shed(0, home);
             stack.set_limit(1);
         });
@@ -240,36 +256,29 @@ impl CpuCaches {
 
     /// The CPUs whose stacks have changed since they were drained.
     pub(crate) fn active(&self) -> impl Iterator<Item = u32> + '_ {
-        let drained = self.drained_at.iter().map(|at| at.load(Relaxed));
         (0u32..)
-            .zip(drained)
-            .filter(|(cpu, drained)| self.activity(*cpu) != *drained)
+            .zip(&self.0)
+            .filter(|(_, cache)| cache.activity() != cache.drained_at.load(Relaxed))
             .map(|(cpu, _)| cpu)
     }
 
-    /// What the counters of a CPU come to: another number whenever its stacks have changed.
+    /// What the counters of a CPU come to.
     pub(crate) fn activity(&self, cpu: u32) -> u64 {
-        let caches = SizeClass::ALL
-            .into_iter()
-            .filter_map(|class| self.of_cpu(cpu, class));
-        caches.fold(0, |sum: u64, cache| {
-            sum.wrapping_add(cache.taken.load(Relaxed))
-                .wrapping_add(cache.returned.load(Relaxed))
-        })
+        self.0.get(cpu as usize).map_or(0, CpuCache::activity)
     }
 
     /// Notes that the stacks of `cpu` were emptied after its activity was that.
     pub(crate) fn note_drained(&self, cpu: u32, activity: u64) {
-        if let Some(at) = self.drained_at.get(cpu as usize) {
-            at.store(activity, Relaxed);
+        if let Some(cache) = self.0.get(cpu as usize) {
+            cache.drained_at.store(activity, Relaxed);
         }
     }
 
     /// Slots of `class` that mappings took and gave back, summed over all CPUs.
     pub(crate) fn totals(&self, class: SizeClass) -> Totals {
-        let of_class = || self.caches.iter().skip(class as usize).step_by(CLASSES);
         let sum = |count: fn(&ClassCache) -> &Atomic<u64>| {
-            of_class().fold(0u64, |sum, cache| {
+            let caches = self.0.iter().map(|cache| &cache.classes[class]);
+            caches.fold(0u64, |sum, cache| {
                 sum.wrapping_add(count(cache).load(Relaxed))
             })
         };
@@ -303,7 +312,9 @@ impl CpuCaches {
     pub(super) fn stacks(classes: &[SizeClass]) -> Result<KVec<(SizeClass, Stack)>> {
         let mut stacks = KVec::new();
         for class in classes {
-            stacks.push((*class, Stack::new(*class)?), GFP_KERNEL)?;
+            let mut stack = Stack::new();
+            stack.make_room(*class)?;
+            stacks.push((*class, stack), GFP_KERNEL)?;
         }
         Ok(stacks)
     }

@@ -12,7 +12,6 @@
 //! business of kccd.
 
 use super::{
-    address::Phys,
     class::{
         SPANS_PER_CHUNK,
         SPAN_BYTES, //
@@ -24,6 +23,7 @@ use super::{
     span::Span, //
 };
 use crate::glue::memory::SharedMemory;
+use core::ptr;
 use kernel::{
     new_mutex,
     prelude::*,
@@ -50,9 +50,22 @@ pub(crate) struct Chunk {
     memory: Mutex<Option<SharedMemory>>,
 }
 
+/// The levels of chunks: by how many of the spans are unbound, and single spans.
+pub(super) const LEVELS: usize = SINGLE + 1;
+pub(super) const WHOLE: usize = SPANS_PER_CHUNK - 1;
+pub(super) const SINGLE: usize = SPANS_PER_CHUNK;
+
 impl Linked for Chunk {
     fn links(&self) -> &Links<Self> {
         &self.links
+    }
+
+    fn level(&self) -> Option<usize> {
+        match self.unbound.load(Relaxed).count_ones() {
+            0 => None,
+            _ if self.is_single() => Some(SINGLE),
+            unbound => Some(unbound as usize - 1),
+        }
     }
 }
 
@@ -109,11 +122,6 @@ impl Chunk {
         self.node.load(Relaxed) as usize
     }
 
-    /// How many spans are unbound.
-    pub(crate) fn unbound_count(&self) -> usize {
-        self.unbound.load(Relaxed).count_ones() as usize
-    }
-
     /// Whether it is a single span.
     pub(crate) fn is_single(&self) -> bool {
         self.span_count() == 1
@@ -128,10 +136,9 @@ impl Chunk {
     }
 
     /// A span of this chunk is unbound.
-    pub(crate) fn put(&self, base: Phys) {
-        let first = self.spans[0].base();
-        let index = base.raw().wrapping_sub(first.raw()) / SPAN_BYTES as u64;
-        let bit = 1 << (index % SPANS_PER_CHUNK as u64);
+    pub(crate) fn put(&self, span: &Span) {
+        let before = self.spans().take_while(|it| !ptr::eq(*it, span));
+        let bit = 1 << before.count();
         self.unbound
             .store(self.unbound.load(Relaxed) | bit, Relaxed);
     }
@@ -140,7 +147,11 @@ impl Chunk {
 #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
 impl Chunk {
     /// A chunk of so many spans from `base` on that has no memory, for tests, which only count.
-    pub(super) fn for_test(base: Phys, spans: usize, node: usize) -> Result<&'static Self> {
+    pub(super) fn for_test(
+        base: super::address::Phys,
+        spans: usize,
+        node: usize,
+    ) -> Result<&'static Self> {
         let chunk = crate::glue::leak(KBox::pin_init(Self::new(), GFP_KERNEL)?);
         chunk.make_records(spans)?;
         for (index, span) in chunk.spans.iter().take(spans).enumerate() {

@@ -13,10 +13,11 @@
 
 use super::{
     class::SizeClass,
-    list::List,
+    list::Lists,
     span::{
         FreeSlot,
-        Span, //
+        Span,
+        ALL_HOME, //
     },
     stock::{
         Reach,
@@ -35,39 +36,11 @@ use kernel::{
             Atomic,
             Relaxed, //
         },
-        SpinLockGuard,
         SpinLockIrq, //
     },
 };
 
-/// Quarters by how many slots are home, the fullest spans first, and those with all slots home.
-const LEVELS: usize = 5;
-
-struct Spans([List<Span>; LEVELS]);
-
-impl Spans {
-    /// The list that a span belongs to with so many of `total` slots home; [`None`] if none is.
-    fn list(&mut self, home: u32, total: u32) -> Option<&mut List<Span>> {
-        let level = match home {
-            0 => return None,
-            home => home * (LEVELS as u32 - 1) / total,
-        };
-        self.0.get_mut(level as usize)
-    }
-
-    fn first(&self) -> Option<&'static Span> {
-        self.0.iter().find_map(List::first)
-    }
-}
-
-/// How deep a mapping may reach into a depot and the stock behind it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Depth {
-    /// Whether it may take what the watermark keeps for mappings of the class itself.
-    pub(crate) kept: bool,
-    /// For a span to bind.
-    pub(crate) reach: Reach,
-}
+type Spans = Lists<Span, { ALL_HOME + 1 }>;
 
 /// A depot.
 #[pin_data]
@@ -87,7 +60,7 @@ impl Depot {
     pub(super) fn new(class: SizeClass) -> impl PinInit<Self> {
         pin_init!(Self {
             class,
-            spans <- new_spinlock_irq!(Spans([const { List::new() }; LEVELS])),
+            spans <- new_spinlock_irq!(Lists::new()),
             free: Atomic::new(0),
             slots: Atomic::new(0),
             keep: Atomic::new(0),
@@ -120,55 +93,48 @@ impl Depot {
     }
 
     /// How many slots there are without binding another span.
-    fn within(&self, depth: Depth) -> u32 {
-        let kept = if depth.kept { 0 } else { self.keep() };
+    fn within(&self, reach: Reach) -> u32 {
+        let kept = match reach {
+            Reach::Surplus => self.keep(),
+            _ => 0,
+        };
         self.free().saturating_sub(kept)
     }
 
     /// Whether there is anything to be had. A look without any lock.
-    pub(super) fn may_have(&self, stock: &Stock, depth: Depth) -> bool {
-        self.within(depth) > 0 || stock.within(depth.reach) > 0
+    pub(super) fn may_have(&self, stock: &Stock, reach: Reach) -> bool {
+        self.within(reach) > 0 || stock.within(reach) > 0
     }
 
-    /// Takes slots until `enough` returns true for one that it is given; binds a span if none is
-    /// home. Returns whether it took any.
+    /// Slots of a span.
+    fn per_span(&self) -> u32 {
+        self.class.slots_per_span() as u32
+    }
+
+    /// Takes at most `most` slots and gives them to `taken`; binds a span if none is home.
     pub(super) fn take(
         &self,
         stock: &Stock,
-        depth: Depth,
+        reach: Reach,
+        most: usize,
         irq: &LocalInterruptDisabled,
-        mut enough: impl FnMut(FreeSlot) -> bool,
-    ) -> bool {
+        mut taken: impl FnMut(FreeSlot),
+    ) {
         let mut spans = self.spans.lock_with(irq);
-        if self.within(depth) == 0 && !self.bind_one(&mut spans, stock, depth.reach, irq) {
-            return false;
+        if self.within(reach) == 0 {
+            self.bind_one(&mut spans, stock, reach, irq);
         }
-        let mut left = self.within(depth);
-        let total = self.class.slots_per_span() as u32;
-        let mut done = false;
-        while let (false, Some(span)) = (done || left == 0, spans.first()) {
-            let home = span.home_slots();
-            while !done && left > 0 {
-                let Some(slot) = span.take(self.class) else {
-                    break;
-                };
+        let batch = self.within(reach).min(most as u32);
+        let mut left = batch;
+        while let (1.., Some(span)) = (left, spans.first()) {
+            spans.remove(span);
+            for slot in (0..left).map_while(|_| span.take(self.class)) {
+                taken(slot);
                 left -= 1;
-                done = enough(slot);
             }
-            self.free
-                .store(self.free() - (home - span.home_slots()), Relaxed);
-            Self::relist(&mut spans, span, home, total);
+            spans.add(span);
         }
-        true
-    }
-
-    fn relist(spans: &mut Spans, span: &'static Span, before: u32, total: u32) {
-        if let Some(list) = spans.list(before, total) {
-            list.remove(span);
-        }
-        if let Some(list) = spans.list(span.home_slots(), total) {
-            list.add(span);
-        }
+        self.free.store(self.free() - (batch - left), Relaxed);
     }
 
     fn bind_one(
@@ -178,9 +144,6 @@ impl Depot {
         reach: Reach,
         irq: &LocalInterruptDisabled,
     ) -> bool {
-        if stock.within(reach) == 0 {
-            return false;
-        }
         let Some(span) = stock.take(reach, irq) else {
             return false;
         };
@@ -188,10 +151,9 @@ impl Depot {
             stock.put(span, irq);
             return false;
         }
-        let total = self.class.slots_per_span() as u32;
-        Self::relist(spans, span, 0, total);
-        self.free.store(self.free() + total, Relaxed);
-        self.slots.store(self.slots() + total, Relaxed);
+        spans.add(span);
+        self.free.store(self.free() + self.per_span(), Relaxed);
+        self.slots.store(self.slots() + self.per_span(), Relaxed);
         true
     }
 
@@ -202,14 +164,18 @@ impl Depot {
         self.bind_one(&mut spans, stock, Reach::Ready, &irq)
     }
 
+    /// Whether the watermark can do without a span whose slots are all home.
+    fn has_spare(&self) -> bool {
+        self.free() >= self.per_span() + self.keep()
+    }
+
     /// Unbinds the spans whose slots are all home, as far as the watermark can do without them: when
     /// that has changed. May sleep.
     pub(crate) fn release(&self, stock: &Stock) {
-        let total = self.class.slots_per_span() as u32;
-        while self.free() >= total + self.keep() {
+        while self.has_spare() {
             let irq = local_interrupt_disable();
             let mut spans = self.spans.lock_with(&irq);
-            let Some(span) = spans.list(total, total).and_then(|list| list.first()) else {
+            let Some(span) = spans.first_at(ALL_HOME) else {
                 return;
             };
             self.unbind(&mut spans, stock, span, &irq);
@@ -223,58 +189,30 @@ impl Depot {
         span: &'static Span,
         irq: &LocalInterruptDisabled,
     ) {
-        let total = self.class.slots_per_span() as u32;
-        if let Some(list) = spans.list(total, total) {
-            list.remove(span);
-        }
-        self.free.store(self.free() - total, Relaxed);
-        self.slots.store(self.slots() - total, Relaxed);
+        spans.remove(span);
+        self.free.store(self.free() - self.per_span(), Relaxed);
+        self.slots.store(self.slots() - self.per_span(), Relaxed);
         span.unbind();
         stock.put(span, irq);
     }
 
-    /// Opens the depot for slots that come home.
-    pub(super) fn open<'a>(
-        &'a self,
-        stock: &'a Stock,
-        irq: &'a LocalInterruptDisabled, //
-    ) -> OpenDepot<'a> {
-        OpenDepot {
-            depot: self,
-            stock,
-            spans: self.spans.lock_with(irq),
-            irq,
+    /// Takes slots home, each to the span that it is a part of. A span whose slots are all home then
+    /// is unbound, if the watermark can do without it.
+    pub(super) fn put(
+        &self,
+        stock: &Stock,
+        irq: &LocalInterruptDisabled,
+        slots: impl Iterator<Item = (&'static Span, FreeSlot)>,
+    ) {
+        let mut spans = self.spans.lock_with(irq);
+        for (span, slot) in slots {
+            spans.remove(span);
+            span.put(self.class, slot);
+            spans.add(span);
+            self.free.store(self.free() + 1, Relaxed);
+            if span.home_slots() == self.per_span() && self.has_spare() {
+                self.unbind(&mut spans, stock, span, irq);
+            }
         }
-    }
-}
-
-/// A depot while slots come home.
-pub(super) struct OpenDepot<'a> {
-    depot: &'a Depot,
-    stock: &'a Stock,
-    spans: SpinLockGuard<'a, Spans>,
-    irq: &'a LocalInterruptDisabled,
-}
-
-impl OpenDepot<'_> {
-    /// Whether this is `depot`.
-    pub(super) fn is(&self, depot: &Depot) -> bool {
-        core::ptr::eq(self.depot, depot)
-    }
-
-    /// Takes `slot` home to `span`, which it is a part of. If all slots are home then, and the
-    /// watermark can do without them, the span is unbound.
-    pub(super) fn put(&mut self, span: &'static Span, slot: FreeSlot) {
-        let depot = self.depot;
-        let total = depot.class.slots_per_span() as u32;
-        let home = span.home_slots();
-        span.put(depot.class, slot);
-        Depot::relist(&mut self.spans, span, home, total);
-        let free = depot.free() + 1;
-        depot.free.store(free, Relaxed);
-        if home + 1 < total || free < total + depot.keep() {
-            return;
-        }
-        depot.unbind(&mut self.spans, self.stock, span, self.irq);
     }
 }

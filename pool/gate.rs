@@ -25,7 +25,6 @@ use super::class::{
     CLASSES, //
 };
 use kernel::{
-    interrupt::LocalInterruptDisabled,
     new_spinlock_irq,
     prelude::*,
     sync::{
@@ -50,7 +49,7 @@ const MOST_BYTES: usize = 2 << 20;
 const FIRST_BYTES: usize = 256 << 10;
 
 /// One CPU's permission to take slots.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Admission {
     cpu: u32,
     until_ms: u64,
@@ -60,13 +59,6 @@ struct Admission {
 }
 
 impl Admission {
-    const NONE: Self = Self {
-        cpu: 0,
-        until_ms: 0,
-        left: 0,
-        took: 0,
-    };
-
     fn is_valid(&self, now_ms: u64) -> bool {
         now_ms < self.until_ms
     }
@@ -118,7 +110,7 @@ impl Gates {
             closed: Atomic::new(0),
             gates <- pin_init_array_from_fn(|index| new_spinlock_irq!(State {
                 need: slots(SizeClass::ALL[index], FIRST_BYTES),
-                admissions: [Admission::NONE; ADMISSIONS],
+                admissions: [Admission::default(); ADMISSIONS],
             })),
         })
     }
@@ -130,19 +122,14 @@ impl Gates {
     }
 
     /// Asks for one slot. Returns whether the CPU may look for it.
-    pub(super) fn admit(
-        &self,
-        class: SizeClass,
-        at: Moment,
-        irq: &LocalInterruptDisabled, //
-    ) -> bool {
-        let mut state = self.gates[class as usize].lock_with(irq);
+    pub(super) fn admit(&self, class: SizeClass, at: Moment) -> bool {
+        let mut state = self.gates[class as usize].lock();
         if !self.is_closed(class) {
             return true;
         }
         if at.available >= at.plenty {
             state.need = slots(class, FIRST_BYTES);
-            state.admissions = [Admission::NONE; ADMISSIONS];
+            state.admissions = [Admission::default(); ADMISSIONS];
             self.closed.add(!(1 << class as u32) + 1, Relaxed);
             return true;
         }
@@ -173,7 +160,7 @@ impl Gates {
             (Some(own), _) if own.took >= most => false,
             (Some(own), _) => {
                 *need = learned(class, *need, own.took);
-                *own = Admission::NONE;
+                *own = Admission::default();
                 false
             }
             // The last slots are for one CPU at a time.
@@ -191,8 +178,8 @@ impl Gates {
     }
 
     /// A mapping of an admitted CPU found nothing: closes the class.
-    pub(super) fn close(&self, class: SizeClass, at: Moment, irq: &LocalInterruptDisabled) {
-        let mut state = self.gates[class as usize].lock_with(irq);
+    pub(super) fn close(&self, class: SizeClass, at: Moment) {
+        let mut state = self.gates[class as usize].lock();
         if !self.is_closed(class) {
             // Each bit is changed with its gate's lock held; all of them share the word.
             self.closed.add(1 << class as u32, Relaxed);
@@ -200,7 +187,7 @@ impl Gates {
         let mut admissions = state.admissions.iter_mut();
         let own = admissions.find(|it| it.is_valid(at.now_ms) && it.cpu == at.cpu);
         if let Some(admission) = own {
-            let took = core::mem::replace(admission, Admission::NONE).took;
+            let took = core::mem::take(admission).took;
             state.need = learned(class, state.need, took);
         }
     }
@@ -210,7 +197,6 @@ impl Gates {
 #[kunit_tests(cc_swiotlb_gate)]
 mod tests {
     use super::*;
-    use kernel::interrupt::local_interrupt_disable;
     use SizeClass::*;
 
     /// From so many slots on a class is not short in these tests.
@@ -230,7 +216,7 @@ mod tests {
     }
 
     fn admit(gates: &Gates, at: Moment) -> bool {
-        gates.admit(K4, at, &local_interrupt_disable())
+        gates.admit(K4, at)
     }
 
     /// What a request is thought to need at first.
@@ -239,7 +225,7 @@ mod tests {
     }
 
     fn close(gates: &Gates, class: SizeClass, at: Moment) {
-        gates.close(class, at, &local_interrupt_disable());
+        gates.close(class, at);
     }
 
     #[test]

@@ -11,14 +11,11 @@
 
 use super::{
     class::SizeClass,
-    depot::{
-        Depth,
-        OpenDepot, //
-    },
     gate::Moment,
     node::Node,
     span::FreeSlot,
     stock::Reach,
+    NotMade,
     Pool, //
 };
 use crate::glue::{
@@ -26,6 +23,10 @@ use crate::glue::{
     cpus::DeadCpu,
     irq::IrqsOff,
     memory, //
+};
+use core::{
+    iter,
+    ptr, //
 };
 #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
 use kernel::prelude::kunit_tests;
@@ -37,30 +38,12 @@ use kernel::{
     },
 };
 
-/// Its own class: what is bound, and spans above the reserve.
-const READY: Depth = Depth {
-    kept: true,
-    reach: Reach::Ready,
-};
-/// A larger class: what it can do without.
-const SURPLUS: Depth = Depth {
-    kept: false,
-    reach: Reach::Nothing,
-};
-/// A larger class: all that is bound.
-const ANY: Depth = Depth {
-    kept: true,
-    reach: Reach::Nothing,
-};
-
-/// Its own class: the reserve as well.
-const fn reserve(class: SizeClass) -> Depth {
-    let reach = if class.is_large() {
-        Reach::Last
-    } else {
-        Reach::Reserve
-    };
-    Depth { kept: true, reach }
+/// How deep mappings of `class` reach that find nothing else.
+const fn reserve(class: SizeClass) -> Reach {
+    match class.is_large() {
+        true => Reach::Last,
+        false => Reach::Reserve,
+    }
 }
 
 /// How many of `free` slots one of `cpus` CPUs may keep.
@@ -71,97 +54,79 @@ fn share(free: usize, cpus: usize) -> usize {
 /// A slot, and the class that it is of.
 pub(super) type Found = (FreeSlot, SizeClass);
 
-/// Why there is no slot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum NoSlot {
-    /// None was found: the legacy pool may have one.
-    Left,
-    /// The class is closed: nothing was tried, and nothing should be.
-    Closed,
-}
-
 impl Pool {
-    /// Takes a slot of `class`, or of a larger one; returns its class with it.
+    /// Takes a slot of `class` off this CPU's stack.
     #[inline]
-    pub(super) fn take(&self, class: SizeClass) -> Result<Found, NoSlot> {
+    pub(super) fn at_hand(&self, class: SizeClass) -> Option<FreeSlot> {
         // SAFETY: Nothing that is locked below outlives it.
         let irq = unsafe { IrqsOff::new() };
-        if let Some(slot) = self.caches.pop(class, irq.token()) {
-            return Ok((slot, class));
+        self.caches.pop(class, irq.token())
+    }
+
+    /// Takes a slot of `class`, or of a larger one; returns its class with it.
+    ///
+    /// [`NotMade::Refused`] if the class is closed: nothing was tried, and nothing should be.
+    #[inline]
+    pub(super) fn take(&self, class: SizeClass) -> Result<Found, NotMade> {
+        match self.at_hand(class) {
+            Some(slot) => Ok((slot, class)),
+            None => self.take_slow(class),
         }
-        drop(irq);
-        self.take_slow(class)
     }
 
     /// This CPU's stack of `class` is empty.
     #[cold]
     #[inline(never)]
-    fn take_slow(&self, class: SizeClass) -> Result<Found, NoSlot> {
-        if self.gates.is_closed(class) && !self.admit(class) {
-            return Err(NoSlot::Closed);
+    fn take_slow(&self, class: SizeClass) -> Result<Found, NotMade> {
+        let may_take = || glue::in_interrupt() || self.gates.admit(class, self.moment(class));
+        if self.gates.is_closed(class) && !may_take() {
+            return Err(NotMade::Refused);
         }
-        let found = self.search(class);
+        let found = self
+            .take_from(class, Reach::Ready)
+            .or_else(|| self.take_larger(class, Reach::Surplus))
+            .or_else(|| self.take_from(class, reserve(class)));
         let is_low = |node: &Node| node.stock().is_low() || node.depot(class).is_low();
         if self.nodes().any(is_low) {
             // Only now, with interrupts enabled as they were: otherwise the thread that is woken has
             // to wait for the next tick.
             self.bell.ring();
         }
-        found.ok_or(NoSlot::Left)
-    }
-
-    fn search(&self, class: SizeClass) -> Option<Found> {
-        let home = self.home();
-        let own = |depth| self.take_from(home, class, depth);
-        own(READY)
-            .or_else(|| self.take_larger(home, class, SURPLUS))
-            .or_else(|| own(reserve(class)))
+        found.ok_or(NotMade::Legacy)
     }
 
     /// A slot of a larger class after all others have failed; closes the class if there is none.
     #[cold]
     #[inline(never)]
     pub(super) fn take_last(&self, class: SizeClass) -> Option<Found> {
-        let found = self.take_larger(self.home(), class, ANY);
-        if found.is_some() {
-            return found;
-        }
-        if !glue::in_interrupt() {
-            let moment = self.moment(class);
-            // SAFETY: Nothing that is locked below outlives it.
-            let irq = unsafe { IrqsOff::new() };
-            self.gates.close(class, moment, irq.token());
-        }
-        self.bell.cry();
-        None
-    }
-
-    fn take_larger(&self, home: usize, class: SizeClass, depth: Depth) -> Option<Found> {
-        class.larger().find_map(|larger| {
-            let last = larger.is_large() && !class.is_large();
-            if last
-                && self
-                    .nodes
-                    .iter()
-                    .all(|node| node.stock().within(Reach::Last) == 0)
-            {
-                return None;
+        let found = self.take_larger(class, Reach::Bound);
+        if found.is_none() {
+            if !glue::in_interrupt() {
+                self.gates.close(class, self.moment(class));
             }
-            self.take_from(home, larger, depth)
-        })
+            self.bell.cry();
+        }
+        found
     }
 
-    fn take_from(&self, home: usize, class: SizeClass, depth: Depth) -> Option<Found> {
-        self.nodes_from(home)
-            .filter(|node| node.depot(class).may_have(node.stock(), depth))
+    fn take_larger(&self, class: SizeClass, reach: Reach) -> Option<Found> {
+        let has_last = |node: &Node| node.stock().within(Reach::Last) > 0;
+        class
+            .larger()
+            .filter(|it| class.is_large() || !it.is_large() || self.nodes().any(has_last))
+            .find_map(|larger| self.take_from(larger, reach))
+    }
+
+    fn take_from(&self, class: SizeClass, reach: Reach) -> Option<Found> {
+        self.nearest()
+            .filter(|node| node.depot(class).may_have(node.stock(), reach))
             .find_map(|node| {
-                // SAFETY: Nothing that is locked below outlives it.
-                let irq = unsafe { IrqsOff::new() };
+                let irq = local_interrupt_disable();
                 // Of a larger class the stack was not looked at, nor was this CPU's if we have come
                 // from another one.
-                self.caches.pop(class, irq.token()).or_else(|| {
-                    self.refill(node, class, depth, irq.token());
-                    self.caches.pop(class, irq.token())
+                self.caches.pop(class, &irq).or_else(|| {
+                    self.refill(node, class, reach, &irq);
+                    self.caches.pop(class, &irq)
                 })
             })
             .map(|slot| (slot, class))
@@ -169,21 +134,20 @@ impl Pool {
 
     /// Fetches a batch from a depot of `node` for this CPU's stack: half of what the stack may hold,
     /// and no more than its share of what there is. The stack is empty.
-    fn refill(&self, node: &Node, class: SizeClass, depth: Depth, irq: &LocalInterruptDisabled) {
+    fn refill(&self, node: &Node, class: SizeClass, reach: Reach, irq: &LocalInterruptDisabled) {
         // Near the end of what there is, and of other classes, one at a time.
-        let share = if depth == READY && !self.gates.is_closed(class) {
+        let share = if reach == Reach::Ready && !self.gates.is_closed(class) {
             self.share(node, class)
         } else {
             1
         };
         self.caches.change(class, irq, |stack| {
-            let mut left = stack.limit().div_ceil(2).min(share);
+            let batch = stack.limit().div_ceil(2).min(share);
             stack.set_limit((stack.limit() * 2).min(share));
-            node.depot(class).take(node.stock(), depth, irq, |slot| {
+            let depot = node.depot(class);
+            depot.take(node.stock(), reach, batch, irq, |slot| {
                 // There is room: the stack was empty, and a batch is at most half of it.
                 let _ = stack.push(slot);
-                left -= 1;
-                left == 0
             });
         });
     }
@@ -195,20 +159,10 @@ impl Pool {
         share(free, glue::cpus::online())
     }
 
-    fn admit(&self, class: SizeClass) -> bool {
-        if glue::in_interrupt() {
-            return true;
-        }
-        let moment = self.moment(class);
-        // SAFETY: Nothing that is locked below outlives it.
-        let irq = unsafe { IrqsOff::new() };
-        self.gates.admit(class, moment, irq.token())
-    }
-
     /// How `class` stands. The CPU may change at any time, which is no harm.
     fn moment(&self, class: SizeClass) -> Moment {
         let per_span = class.slots_per_span() as u64;
-        let reach = reserve(class).reach;
+        let reach = reserve(class);
         let (mut available, mut all, mut low) = (0u64, 0u64, 0u64);
         for node in self.nodes() {
             let (depot, stock) = (node.depot(class), node.stock());
@@ -256,98 +210,68 @@ impl Pool {
     fn put_slow(&self, slot: FreeSlot, class: SizeClass, irq: &LocalInterruptDisabled) {
         let closed = self.gates.is_closed(class);
         let share = || {
-            let home = self.nodes_from(self.home()).next();
+            let home = self.nearest().next();
             home.map_or(1, |node| self.share(node, class))
         };
+        let take_home = |slots: &[FreeSlot]| self.take_home(class, slots, irq);
         self.caches.change(class, irq, |stack| {
-            if closed {
-                stack.shed(0, |slots| self.take_home(class, slots, irq));
-                stack.set_limit(1);
-            } else if stack.can_grow() && share() > stack.limit() {
+            if !closed && stack.can_grow() && share() > stack.limit() {
                 stack.set_limit(stack.limit() * 2);
             } else {
-                let kept = stack.limit() / 2;
-                stack.shed(kept, |slots| self.take_home(class, slots, irq));
+                let kept = if closed { 0 } else { stack.limit() / 2 };
+                stack.shed(kept, take_home);
             }
         });
         let pushed = self.caches.push(class, slot, irq);
         if closed {
-            self.caches
-                .drain(irq, class, |slots| self.take_home(class, slots, irq));
+            self.caches.drain(class, irq, take_home);
         }
         if let Err(slot) = pushed {
-            self.take_home(class, &[slot], irq);
+            take_home(&[slot]);
         }
     }
 
     /// Takes slots of `class` home, each to its own span on its own node.
-    pub(super) fn take_home(
-        &self,
-        class: SizeClass,
-        slots: &[FreeSlot],
-        irq: &LocalInterruptDisabled,
-    ) {
-        let mut open: Option<OpenDepot<'_>> = None;
-        for slot in slots {
-            let Some(span) = self.directory.get(slot.base) else {
-                continue;
-            };
-            let node = self.nodes.get(span.chunk().map_or(0, |chunk| chunk.node()));
-            let Some(node) = node else {
-                continue;
-            };
-            let depot = node.depot(class);
-            if !open.as_ref().is_some_and(|open| open.is(depot)) {
-                // One at a time.
-                drop(open.take());
-                open = Some(depot.open(node.stock(), irq));
-            }
-            if let Some(open) = &mut open {
-                open.put(span, *slot);
-            }
+    fn take_home(&self, class: SizeClass, slots: &[FreeSlot], irq: &LocalInterruptDisabled) {
+        let with_home = |slot: &FreeSlot| {
+            let span = self.directory.get(slot.base)?;
+            Some((self.nodes.get(span.chunk()?.node())?, span, *slot))
+        };
+        let mut slots = slots.iter().filter_map(with_home).peekable();
+        // One depot at a time.
+        while let Some((node, ..)) = slots.peek().copied() {
+            let of_node = iter::from_fn(|| slots.next_if(|(other, ..)| ptr::eq(*other, node)));
+            let of_node = of_node.map(|(_, span, slot)| (span, slot));
+            node.depot(class).put(node.stock(), irq, of_node);
         }
-        drop(open);
         if self.nodes().any(|node| node.stock().is_high()) {
             self.bell.ring();
         }
     }
 
-    /// Takes home what this CPU holds. Any context but NMI.
-    pub(crate) fn drain_this_cpu(&self) {
+    /// Takes home what this CPU holds, or a CPU that is dead. Any context but NMI.
+    pub(crate) fn drain(&self, dead: Option<&DeadCpu>) {
+        let cpu = dead.map_or_else(|| CpuId::current().as_u32(), DeadCpu::id);
         // What changes from here on counts as not drained.
-        let cpu = CpuId::current().as_u32();
         let activity = self.caches.activity(cpu);
         for class in SizeClass::ALL {
             let irq = local_interrupt_disable();
-            self.caches
-                .drain(&irq, class, |slots| self.take_home(class, slots, &irq));
+            let take_home = |slots: &[FreeSlot]| self.take_home(class, slots, &irq);
+            match dead {
+                Some(cpu) => self.caches.drain_dead(cpu, class, take_home),
+                None => self.caches.drain(class, &irq, take_home),
+            }
         }
         self.caches.note_drained(cpu, activity);
     }
 
-    /// Takes home what a CPU that is dead holds. May sleep.
-    pub(crate) fn drain_dead(&self, cpu: &DeadCpu) {
-        for class in SizeClass::ALL {
-            let irq = local_interrupt_disable();
-            self.caches
-                .drain_dead(cpu, class, |slots| self.take_home(class, slots, &irq));
-        }
-        self.caches
-            .note_drained(cpu.id(), self.caches.activity(cpu.id()));
-    }
-
-    /// All nodes, `home` first.
-    fn nodes_from(&self, home: usize) -> impl Iterator<Item = &Node> {
-        let nodes = || self.nodes.iter().map(|node| &**node);
-        nodes().skip(home).chain(nodes().take(home))
-    }
-
-    /// The node of this CPU.
-    fn home(&self) -> usize {
-        match self.nodes.len() {
+    /// All nodes, that of this CPU first.
+    fn nearest(&self) -> impl Iterator<Item = &Node> {
+        let home = match self.nodes.len() {
             1 => 0,
             _ => memory::node_of_cpu(CpuId::current().as_u32()),
-        }
+        };
+        self.nodes().skip(home).chain(self.nodes().take(home))
     }
 }
 

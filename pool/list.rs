@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lists of spans and of chunks, linked through what is in them: to add or to remove one takes a
-//! few instructions and cannot fail.
+//! Lists of spans and of chunks by level, linked through what is in them: to add or to remove one
+//! takes a few instructions and cannot fail.
 //!
 //! # Locking
 //!
@@ -13,6 +13,9 @@ use crate::glue::link::Link;
 pub(crate) trait Linked: Sync + Sized + 'static {
     /// Its place in the list that it is in.
     fn links(&self) -> &Links<Self>;
+
+    /// Which list it belongs to, [`None`] if to none.
+    fn level(&self) -> Option<usize>;
 }
 
 /// The neighbours in a list.
@@ -31,38 +34,51 @@ impl<T: Linked> Links<T> {
     }
 }
 
-/// A list; what was added last comes first.
-pub(crate) struct List<T: Linked> {
-    head: Option<&'static T>,
-}
+/// A list for each level; what was added last comes first.
+pub(crate) struct Lists<T: Linked, const LEVELS: usize>([Option<&'static T>; LEVELS]);
 
-impl<T: Linked> List<T> {
-    /// An empty list.
+impl<T: Linked, const LEVELS: usize> Lists<T, LEVELS> {
+    /// Empty lists.
     pub(crate) const fn new() -> Self {
-        Self { head: None }
+        Self([None; LEVELS])
     }
 
-    /// The first one.
+    /// The first one of the lowest level that has any.
     pub(crate) fn first(&self) -> Option<&'static T> {
-        self.head
+        self.0.into_iter().flatten().next()
     }
 
-    /// Adds `item`, which must be in no list.
+    /// The first one of a level.
+    pub(crate) fn first_at(&self, level: usize) -> Option<&'static T> {
+        self.0.get(level).copied().flatten()
+    }
+
+    fn head(&mut self, item: &T) -> Option<&mut Option<&'static T>> {
+        self.0.get_mut(item.level()?)
+    }
+
+    /// Adds `item`, which must be in no list, to the one of its level.
     pub(crate) fn add(&mut self, item: &'static T) {
+        let Some(head) = self.head(item) else {
+            return;
+        };
+        let next = head.replace(item);
         item.links().previous.set(None);
-        item.links().next.set(self.head);
-        if let Some(head) = self.head {
-            head.links().previous.set(Some(item));
+        item.links().next.set(next);
+        if let Some(next) = next {
+            next.links().previous.set(Some(item));
         }
-        self.head = Some(item);
     }
 
-    /// Removes `item`, which must be in this list.
+    /// Removes `item`, whose level must be the one that it was added with.
     pub(crate) fn remove(&mut self, item: &'static T) {
+        let Some(head) = self.head(item) else {
+            return;
+        };
         let (previous, next) = (item.links().previous.get(), item.links().next.get());
         match previous {
             Some(previous) => previous.links().next.set(next),
-            None => self.head = next,
+            None => *head = next,
         }
         if let Some(next) = next {
             next.links().previous.set(previous);

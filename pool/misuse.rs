@@ -9,11 +9,11 @@ use super::{
 use crate::glue::device::DmaDevice;
 use kernel::{
     prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
-    },
+    sync::atomic::Relaxed, //
 };
+
+/// Kinds of misuse.
+pub(super) const KINDS: usize = 3;
 
 /// A kind of misuse.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,29 +26,13 @@ pub(super) enum Misuse {
     PastTheEnd,
 }
 
-/// The kinds that were reported, one bit each.
-pub(super) struct Reported(Atomic<u32>);
-
-impl Reported {
-    /// None.
-    pub(super) const fn new() -> Self {
-        Self(Atomic::new(0))
-    }
-
-    /// Whether `what` is reported for the first time; of two at a time either may be.
-    fn is_first(&self, what: Misuse) -> bool {
-        let (bit, seen) = (1 << what as u32, self.0.load(Relaxed));
-        seen & bit == 0 && self.0.cmpxchg(seen, seen | bit, Relaxed).is_ok()
-    }
-}
-
 impl Pool {
     /// Counts and reports misuse of `size` bytes at `addr`.
     #[cold]
     #[inline(never)]
     pub(super) fn misuse(&self, dev: DmaDevice<'_>, what: Misuse, addr: Phys, size: usize) {
         self.stats.misuse.add(1);
-        if self.reported.is_first(what) {
+        if !self.reported[what as usize].xchg(true, Relaxed) {
             let text = match what {
                 Misuse::DoubleUnmap => "double unmap",
                 Misuse::WrongAddress => "wrong address, no mapping there:",

@@ -42,12 +42,11 @@ mod view;
 
 use crate::{
     glue::{
-        bounce::Sides,
+        bounce,
         device::{
             self,
             DmaDevice, //
         },
-        irq::IrqsOff,
         memory, //
     },
     params,
@@ -59,15 +58,17 @@ use cache::CpuCaches;
 use class::SizeClass;
 use directory::Directory;
 use gate::Gates;
-use help::NoSlot;
 use kernel::{
     prelude::*,
-    sync::rcu, //
+    sync::{
+        atomic::Atomic,
+        rcu, //
+    },
 };
 use layout::Layout;
 use misuse::{
     Misuse,
-    Reported, //
+    KINDS, //
 };
 use node::Node;
 use refusal::Refusals;
@@ -77,7 +78,7 @@ use request::{
 };
 use slot::{
     Mapping,
-    NotMapped, //
+    Slot, //
 };
 use span::FreeSlot;
 use stats::Stats;
@@ -95,7 +96,8 @@ pub(crate) struct Pool {
     nodes: KVec<Pin<KBox<Node>>>,
     stats: Stats,
     refusals: Refusals,
-    reported: Reported,
+    /// The kinds of misuse that were reported.
+    reported: [Atomic<bool>; KINDS],
     /// Rung when a stock runs low.
     #[pin]
     bell: Bell,
@@ -127,7 +129,7 @@ impl Pool {
             },
             stats: Stats::new(),
             refusals: Refusals::new(),
-            reported: Reported::new(),
+            reported: [const { Atomic::new(false) }; KINDS],
             bell <- Bell::new(),
         })
     }
@@ -147,10 +149,7 @@ impl Pool {
         }
         let rules = dev.constraints(request.alloc_align_mask);
         let layout = Layout::find(request.orig.raw(), request.size, &rules)?;
-        // SAFETY: Nothing that is locked below outlives it.
-        let irq = unsafe { IrqsOff::new() };
-        let slot = self.caches.pop(layout.class, irq.token())?;
-        drop(irq);
+        let slot = self.at_hand(layout.class)?;
         Some(Self::begin(dev, request, slot, layout.offset))
     }
 
@@ -158,12 +157,7 @@ impl Pool {
     ///
     /// An error leaves nothing behind.
     #[inline]
-    pub(crate) fn map(
-        &self,
-        dev: DmaDevice<'_>,
-        request: &Request,
-        quiet: bool,
-    ) -> Result<Phys, NotMade> {
+    pub(crate) fn map(&self, dev: DmaDevice<'_>, request: &Request) -> Result<Phys, NotMade> {
         let rules = dev.constraints(request.alloc_align_mask);
         let Some(layout) = Layout::find(request.orig.raw(), request.size, &rules) else {
             self.stats.oversize.add(1);
@@ -171,19 +165,20 @@ impl Pool {
         };
         let (slot, class) = match self.take(layout.class) {
             Ok(found) => found,
-            Err(NoSlot::Closed) => {
-                self.refuse(dev, request.size, Some(layout.class), quiet);
-                return Err(NotMade::Refused);
+            Err(NotMade::Refused) => return Err(self.refuse(dev, request, Some(layout.class))),
+            Err(NotMade::Legacy) => {
+                self.fell_back(dev, request, layout.class, None);
+                return Err(NotMade::Legacy);
             }
-            Err(NoSlot::Left) => return Err(self.leave(dev, request, layout.class)),
         };
         if !dev.reaches(slot.base.add(layout.offset), request.size) {
             self.put_back(slot, class);
             self.stats.unreachable.add(1);
-            return Err(self.leave(dev, request, layout.class));
+            self.fell_back(dev, request, layout.class, None);
+            return Err(NotMade::Legacy);
         }
         if class != layout.class {
-            self.fell_back(dev, request, layout.class, class);
+            self.fell_back(dev, request, layout.class, Some(class));
         }
         Ok(Self::begin(dev, request, slot, layout.offset))
     }
@@ -193,45 +188,39 @@ impl Pool {
     /// [`NotMade::Legacy`] if it was the legacy pool's affair alone.
     #[cold]
     #[inline(never)]
-    pub(crate) fn map_last(
-        &self,
-        dev: DmaDevice<'_>,
-        request: &Request,
-        quiet: bool,
-    ) -> Result<Phys, NotMade> {
+    pub(crate) fn map_last(&self, dev: DmaDevice<'_>, request: &Request) -> Result<Phys, NotMade> {
         if !dev.reaches(Phys::new(0), self.directory.bytes()) {
             return Err(NotMade::Legacy);
         }
         let rules = dev.constraints(request.alloc_align_mask);
-        let layout = Layout::find(request.orig.raw(), request.size, &rules);
-        let class = layout.map(|layout| layout.class);
-        let found = layout.and_then(|layout| Some((layout, self.take_last(layout.class)?)));
-        let Some((layout, (slot, larger))) = found else {
-            self.refuse(dev, request.size, class, quiet);
-            return Err(NotMade::Refused);
+        let Some(layout) = Layout::find(request.orig.raw(), request.size, &rules) else {
+            return Err(self.refuse(dev, request, None));
         };
-        self.fell_back(dev, request, layout.class, larger);
+        let Some((slot, larger)) = self.take_last(layout.class) else {
+            return Err(self.refuse(dev, request, Some(layout.class)));
+        };
+        self.fell_back(dev, request, layout.class, Some(larger));
         Ok(Self::begin(dev, request, slot, layout.offset))
     }
 
     /// Begins the mapping in `slot`, whose class holds it at `offset`; returns its address.
     #[inline]
     fn begin(dev: DmaDevice<'_>, request: &Request, slot: FreeSlot, offset: usize) -> Phys {
+        let addr = slot.base.add(offset);
         // SAFETY:
         // - The buffer is what the type invariant of `Request` says.
         // - The layout is of a class that holds offset and size, and no smaller class is taken.
-        let mapping = unsafe { Mapping::new(request.orig, offset, request.size) };
+        let mapping = unsafe { Mapping::new(addr, request.orig, request.size) };
         dev.reset_need_sync();
-        let sides = Sides::of(&slot, &mapping);
         if request.direction == Direction::FromDevice && params::zero_from_device() {
-            sides.zero_shared();
+            bounce::zero_shared(&mapping);
         } else {
             // Also for a device that only writes: it may write less than all, and what it leaves
             // alone must not be clobbered when the mapping ends (swiotlb_tbl_map_single()).
-            sides.copy_to_shared();
+            bounce::to_shared(&mapping);
         }
         slot.slot.begin(&mapping);
-        slot.base.add(offset)
+        addr
     }
 
     /// Ends the mapping at `addr`, after copying its bytes back if `copy` says so.
@@ -242,20 +231,13 @@ impl Pool {
         let Some(span) = self.directory.get(addr) else {
             return false;
         };
-        let binding = span.binding();
-        let found = binding
-            .class()
-            .and_then(|class| Some((class, span.slot_at(class, addr)?)));
-        let Some((class, (slot, offset))) = found else {
+        let Some((slot, class, binding)) = span.slot_at(addr) else {
             self.misuse(dev, Misuse::DoubleUnmap, addr, size);
             return true;
         };
-        let mapping = match slot.slot.claim(offset, size) {
-            Some(mapping) => mapping,
-            None => match self.claim_any(dev, &slot, offset, size) {
-                Some(mapping) => mapping,
-                None => return true,
-            },
+        let claimed = slot.slot.claim(addr, size);
+        let Some(mapping) = claimed.or_else(|| self.claim_any(dev, slot.slot, addr, size)) else {
+            return true;
         };
         if !span.is_bound_as(binding) {
             // See span.rs.
@@ -265,7 +247,7 @@ impl Pool {
         }
         if copy {
             dev.flush();
-            Sides::of(&slot, &mapping.first(size)).copy_to_private();
+            bounce::to_private(&mapping.first(size));
         }
         trace::unbounced(dev, mapping.orig(), addr, mapping.size());
         slot.slot.free();
@@ -273,72 +255,39 @@ impl Pool {
         true
     }
 
-    /// Claims the mapping at `offset`, whose size is not `size`.
+    /// Claims the mapping at `addr`, whose size is not `size`.
     #[cold]
     #[inline(never)]
     fn claim_any(
         &self,
         dev: DmaDevice<'_>,
-        slot: &FreeSlot,
-        offset: usize,
+        slot: &Slot,
+        addr: Phys,
         size: usize,
     ) -> Option<Mapping> {
-        let addr = slot.base.add(offset);
-        let what = match slot.slot.claim_any(offset) {
-            Ok(mapping) => {
-                if size > mapping.size() {
-                    self.misuse(dev, Misuse::PastTheEnd, addr, size);
-                }
-                return Some(mapping);
-            }
-            Err(NotMapped::Over) => Misuse::DoubleUnmap,
-            Err(NotMapped::Never | NotMapped::Elsewhere) => Misuse::WrongAddress,
-        };
-        self.misuse(dev, what, addr, size);
-        None
+        let claimed = slot.claim_any(addr);
+        match claimed {
+            Ok(mapping) if size <= mapping.size() => (),
+            Ok(_) => self.misuse(dev, Misuse::PastTheEnd, addr, size),
+            Err(what) => self.misuse(dev, what, addr, size),
+        }
+        claimed.ok()
     }
 
-    /// Copies `size` bytes from `addr` on to the original buffer, if the device may write.
+    /// Copies `size` bytes from `addr` on to the original buffer, or from it, if the device may
+    /// write, or read.
     ///
     /// Returns whether the address is ours. Any context but NMI.
     #[inline]
-    pub(crate) fn sync_for_cpu(
+    pub(crate) fn sync(
         &self,
         dev: DmaDevice<'_>,
         addr: Phys,
         size: usize,
         dir: Direction,
+        for_cpu: bool,
     ) -> bool {
-        self.sync(dev, addr, size, dir.device_writes(), |part| {
-            dev.flush();
-            part.copy_to_private();
-        })
-    }
-
-    /// Copies `size` bytes from the original buffer to `addr`, if the device may read.
-    ///
-    /// Returns whether the address is ours. Any context but NMI.
-    #[inline]
-    pub(crate) fn sync_for_device(
-        &self,
-        dev: DmaDevice<'_>,
-        addr: Phys,
-        size: usize,
-        dir: Direction,
-    ) -> bool {
-        self.sync(dev, addr, size, dir.device_reads(), Sides::copy_to_shared)
-    }
-
-    #[inline]
-    fn sync(
-        &self,
-        dev: DmaDevice<'_>,
-        addr: Phys,
-        size: usize,
-        wanted: bool,
-        copy: impl Fn(&Sides),
-    ) -> bool {
-        if !wanted {
+        if !(for_cpu && dir.device_writes() || !for_cpu && dir.device_reads()) {
             return self.owns(addr);
         }
         // So that the memory stays shared until the copy is over, see design.rst.
@@ -346,20 +295,23 @@ impl Pool {
         let Some(span) = self.directory.get(addr) else {
             return false;
         };
-        let binding = span.binding();
-        let slot = binding.class().and_then(|class| span.slot_at(class, addr));
-        let part = slot.and_then(|(slot, _)| {
-            let mapping = slot.slot.mapping().ok()?;
+        let part = span.slot_at(addr).and_then(|(slot, _, binding)| {
+            let mapping = slot.slot.mapping(addr)?;
             // As in `unmap()`; it may change later, but then the driver is in the wrong.
-            Some(mapping).filter(|_| span.is_bound_as(binding))?;
-            Sides::of(&slot, &mapping).part(addr, size)
+            let part = mapping.part(addr, size)?;
+            span.is_bound_as(binding).then_some(part)
         });
-        let Some((part, whole)) = part else {
+        let Some(part) = part else {
             self.misuse(dev, Misuse::WrongAddress, addr, size);
             return true;
         };
-        copy(&part);
-        if !whole {
+        if for_cpu {
+            dev.flush();
+            bounce::to_private(&part);
+        } else {
+            bounce::to_shared(&part);
+        }
+        if part.size() < size {
             self.misuse(dev, Misuse::PastTheEnd, addr, size);
         }
         true
@@ -383,18 +335,19 @@ impl Pool {
         }
     }
 
+    /// A mapping was served by a larger class than its own, or is left to the legacy pool.
     #[cold]
     #[inline(never)]
-    fn fell_back(&self, dev: DmaDevice<'_>, request: &Request, from: SizeClass, to: SizeClass) {
-        self.stats.class(from).fallback.add(1);
-        trace::fallback(dev, request.size, from, Some(to));
-    }
-
-    /// The mapping is left to the legacy pool.
-    #[cold]
-    fn leave(&self, dev: DmaDevice<'_>, request: &Request, class: SizeClass) -> NotMade {
-        self.stats.class(class).left.add(1);
-        trace::fallback(dev, request.size, class, None);
-        NotMade::Legacy
+    fn fell_back(
+        &self,
+        dev: DmaDevice<'_>,
+        request: &Request,
+        from: SizeClass,
+        to: Option<SizeClass>,
+    ) {
+        let stats = self.stats.class(from);
+        let counter = to.map_or(&stats.left, |_| &stats.fallback);
+        counter.add(1);
+        trace::fallback(dev, request.size, from, to);
     }
 }

@@ -5,6 +5,8 @@
 
 use super::{
     class::SizeClass,
+    request::Request,
+    NotMade,
     Pool, //
 };
 use crate::{
@@ -119,27 +121,26 @@ impl Refusals {
 }
 
 impl Pool {
-    /// A mapping is refused: nobody can serve it. Without a class, no slot holds it. `quiet` is for
-    /// drivers that want no message.
+    /// A mapping is refused: nobody can serve it. Without a class, no slot holds it.
     #[cold]
     #[inline(never)]
     pub(super) fn refuse(
         &self,
         dev: DmaDevice<'_>,
-        size: usize,
+        request: &Request,
         class: Option<SizeClass>,
-        quiet: bool,
-    ) {
+    ) -> NotMade {
+        let size = request.size;
         trace::refused(dev, size);
         if let Some(class) = class {
             self.stats.class(class).refused.add(1);
         }
         self.refusals.count.add(1, Relaxed);
-        if quiet {
-            return;
+        if request.quiet {
+            return NotMade::Refused;
         }
         let Some(count) = self.refusals.to_tell(memory::now_ms()) else {
-            return;
+            return NotMade::Refused;
         };
         let (why, help) = Obstacle::text(self.refusals.obstacle());
         match class {
@@ -154,6 +155,7 @@ impl Pool {
                 "cc_swiotlb: a mapping of {size} bytes refused: it fits no slot at its alignment\n"
             ),
         }
+        NotMade::Refused
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct Request {
     pub(super) size: usize,
     pub(super) alloc_align_mask: u64,
     pub(super) direction: Direction,
+    /// Whether the driver wants no message.
+    pub(super) quiet: bool,
 }
 
 impl Request {
@@ -51,17 +53,19 @@ impl Request {
     /// The type invariant must hold.
     #[inline]
     pub(crate) unsafe fn new(
-        orig: Phys,
+        orig: u64,
         size: usize,
-        alloc_align_mask: u64,
+        alloc_align_mask: u32,
         direction: Direction,
+        quiet: bool,
     ) -> Self {
         // INVARIANT: By the safety requirement.
         Self {
-            orig,
+            orig: Phys::new(orig),
             size,
-            alloc_align_mask,
+            alloc_align_mask: u64::from(alloc_align_mask),
             direction,
+            quiet,
         }
     }
 }

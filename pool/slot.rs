@@ -18,7 +18,11 @@
 
 use super::{
     address::Phys,
-    class::MAX_SLOT_BYTES, //
+    class::{
+        MAX_SLOT_BYTES,
+        SPAN_SHIFT, //
+    },
+    misuse::Misuse, //
 };
 use kernel::{
     prelude::*,
@@ -44,29 +48,35 @@ const MAPPED: u64 = 1 << 63;
 const ENDING: u64 = 1 << 62;
 const FREE: u64 = 0;
 
-/// A mapping as its slot records it.
+/// A mapping, or a part of one.
 ///
 /// # Invariants
 ///
-/// - `size` bytes at `orig` are a buffer that its driver keeps until the mapping is undone.
-/// - `offset + size` is at most the size of the slot.
+/// - `shared..shared + size` lies within one slot.
+/// - `size` bytes at `orig` are of a buffer that its driver keeps until the mapping is undone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Mapping {
+    shared: Phys,
     orig: Phys,
-    offset: usize,
     size: usize,
 }
 
 impl Mapping {
-    /// The mapping of a buffer to a slot, from `offset` on.
+    /// The mapping of a buffer to a slot, at `shared`.
     ///
     /// # Safety
     ///
     /// The type invariants must hold.
     #[inline]
-    pub(crate) unsafe fn new(orig: Phys, offset: usize, size: usize) -> Self {
+    pub(crate) unsafe fn new(shared: Phys, orig: Phys, size: usize) -> Self {
         // INVARIANT: By the safety requirement.
-        Self { orig, offset, size }
+        Self { shared, orig, size }
+    }
+
+    /// Where it lies in shared memory.
+    #[inline]
+    pub(crate) fn shared(&self) -> Phys {
+        self.shared
     }
 
     /// Physical address of the original buffer.
@@ -75,19 +85,26 @@ impl Mapping {
         self.orig
     }
 
-    /// Bytes from the start of the slot to the start of the mapping.
-    #[inline]
-    pub(crate) fn offset(&self) -> usize {
-        self.offset
-    }
-
     /// Size in bytes.
     #[inline]
     pub(crate) fn size(&self) -> usize {
         self.size
     }
 
-    /// The first `bytes` bytes of the mapping.
+    /// The part of at most `bytes` bytes from `addr` on. [`None`] if `addr` is outside.
+    #[inline]
+    pub(crate) fn part(&self, addr: Phys, bytes: usize) -> Option<Self> {
+        let skip = addr.since(self.shared).filter(|skip| *skip < self.size)?;
+        // INVARIANT: A part of what is within the slot and the buffer.
+        Some(Self {
+            shared: addr,
+            orig: self.orig.add(skip),
+            size: bytes.min(self.size - skip),
+        })
+    }
+
+    /// The first `bytes` bytes.
+    #[inline]
     pub(crate) fn first(&self, bytes: usize) -> Self {
         // INVARIANT: A part of what it was.
         Self {
@@ -97,21 +114,11 @@ impl Mapping {
     }
 }
 
-/// The word of a record: a mark, the offset and the size, of which each has at most 2^19 bytes.
+/// The word of a record: a mark, how far into its span the mapping lies, and its size, of which each
+/// has at most 2^19 bytes.
 #[inline]
-fn word_of(offset: usize, size: usize) -> u64 {
-    MAPPED | ((offset as u64) << FIELD_BITS) | size as u64
-}
-
-/// Why a slot has no mapping to undo.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum NotMapped {
-    /// It has never had one.
-    Never,
-    /// It had one, which is over.
-    Over,
-    /// It has one, but not there.
-    Elsewhere,
+fn word_of(shared: Phys, size: usize) -> u64 {
+    MAPPED | ((shared.offset_in(SPAN_SHIFT) as u64) << FIELD_BITS) | size as u64
 }
 
 /// The record of one slot.
@@ -143,83 +150,80 @@ impl Slot {
         // free: `mapping()`, which looks at the mark twice, would not see that it is another's.
         self.orig.store(mapping.orig.raw(), Release);
         self.word
-            .store(word_of(mapping.offset, mapping.size), Release);
+            .store(word_of(mapping.shared, mapping.size), Release);
         // Pairs with the address dependency of `mapping()` and `claim()`.
         smp_mb(Write);
     }
 
-    /// What the record says, if `word` is its word.
+    /// What the record says, if `word` is its word; `addr` lies in the same span.
     #[inline]
-    fn decode(&self, word: u64) -> Result<Mapping, NotMapped> {
-        let orig = self.orig.load(Relaxed);
-        if word & MAPPED == 0 || word & ENDING != 0 {
-            return Err(if orig == 0 {
-                NotMapped::Never
-            } else {
-                NotMapped::Over
-            });
+    fn decode(&self, word: u64, addr: Phys) -> Option<Mapping> {
+        if word & (MAPPED | ENDING) != MAPPED {
+            return None;
         }
+        let span = addr.raw() - addr.offset_in(SPAN_SHIFT) as u64;
         // INVARIANT: That is what `begin()` was given. If the slot has got another mapping between
         // the two loads, `mapping()` and `claim()` find out before anybody uses it.
-        Ok(Mapping {
-            orig: Phys::new(orig),
-            offset: ((word >> FIELD_BITS) & FIELD_MASK) as usize,
+        Some(Mapping {
+            shared: Phys::new(span + ((word >> FIELD_BITS) & FIELD_MASK)),
+            orig: Phys::new(self.orig.load(Relaxed)),
             size: (word & FIELD_MASK) as usize,
         })
     }
 
-    /// The mapping that owns the slot.
+    /// The mapping that owns the slot, which `addr` lies in.
     #[inline]
-    pub(crate) fn mapping(&self) -> Result<Mapping, NotMapped> {
+    pub(crate) fn mapping(&self, addr: Phys) -> Option<Mapping> {
         let word = self.word.load(Acquire);
-        let mapping = self.decode(word)?;
+        let mapping = self.decode(word, addr)?;
         smp_mb(Read);
-        if self.word.load(Relaxed) != word {
-            // Undone meanwhile: the driver syncs what it unmaps.
-            return Err(NotMapped::Over);
-        }
-        Ok(mapping)
+        // If it was undone meanwhile, the driver syncs what it unmaps.
+        (self.word.load(Relaxed) == word).then_some(mapping)
     }
 
-    /// Claims the mapping of `size` bytes at `offset` for whoever undoes it: nobody else will, and
+    /// Claims the mapping of `size` bytes at `addr` for whoever undoes it: nobody else will, and
     /// the record stays as it is until [`Self::free`].
     ///
     /// [`None`] if the slot has no such mapping, see [`Self::claim_any`].
     #[inline]
-    pub(crate) fn claim(&self, offset: usize, size: usize) -> Option<Mapping> {
+    pub(crate) fn claim(&self, addr: Phys, size: usize) -> Option<Mapping> {
         if size > MAX_SLOT_BYTES {
             return None;
         }
-        let word = word_of(offset, size);
+        let word = word_of(addr, size);
         // INVARIANT: Ending.
         self.word.cmpxchg(word, word | ENDING, Acquire).ok()?;
         // INVARIANT: The word says so, and with it came the original address.
         Some(Mapping {
+            shared: addr,
             orig: Phys::new(self.orig.load(Relaxed)),
-            offset,
             size,
         })
     }
 
-    /// The same for a mapping of any size.
-    ///
-    /// A mapping at another offset is left alone: [`NotMapped::Elsewhere`].
-    pub(crate) fn claim_any(&self, offset: usize) -> Result<Mapping, NotMapped> {
+    /// The same for a mapping of any size. A mapping at another address is left alone.
+    pub(super) fn claim_any(&self, addr: Phys) -> Result<Mapping, Misuse> {
         let word = self.word.load(Relaxed);
-        if self.decode(word)?.offset != offset {
-            return Err(NotMapped::Elsewhere);
+        let Some(mapping) = self.decode(word, addr) else {
+            return Err(match self.orig.load(Relaxed) {
+                // It has never had one.
+                0 => Misuse::WrongAddress,
+                _ => Misuse::DoubleUnmap,
+            });
+        };
+        if mapping.shared != addr {
+            return Err(Misuse::WrongAddress);
         }
         // INVARIANT: Ending.
-        match self.word.cmpxchg(word, word | ENDING, Acquire) {
-            Ok(_) => self.decode(word),
-            Err(_) => Err(NotMapped::Over),
-        }
+        let claimed = self.word.cmpxchg(word, word | ENDING, Acquire);
+        let claimed = claimed.ok().and_then(|word| self.decode(word, addr));
+        claimed.ok_or(Misuse::DoubleUnmap)
     }
 
     /// Takes back a claim on `mapping` that turned out to be of another slot.
     #[cold]
     pub(crate) fn unclaim(&self, mapping: &Mapping) {
-        let word = word_of(mapping.offset, mapping.size);
+        let word = word_of(mapping.shared, mapping.size);
         // INVARIANT: As before the claim.
         self.word.store(word, Release);
     }
@@ -241,13 +245,18 @@ mod tests {
     /// A mapping that nobody copies.
     fn mapping(orig: u64, offset: usize, size: usize) -> Mapping {
         // SAFETY: Nothing is done with the buffer.
-        unsafe { Mapping::new(Phys::new(orig), offset, size) }
+        unsafe { Mapping::new(at(offset), Phys::new(orig), size) }
+    }
+
+    /// An address in a span that is not the first.
+    fn at(offset: usize) -> Phys {
+        Phys::new(7 << SPAN_SHIFT).add(offset)
     }
 
     #[test]
     fn record_is_what_was_mapped() {
         let slot = Slot::new();
-        assert_eq!(slot.mapping(), Err(NotMapped::Never));
+        assert_eq!(slot.mapping(at(0)), None);
         for (orig, offset, size) in [
             (0x1234_5678_9abc, 0, 1),
             (u64::MAX >> 12, 4095, 512),
@@ -256,25 +265,43 @@ mod tests {
         ] {
             let mapping = mapping(orig, offset, size);
             slot.begin(&mapping);
-            assert_eq!(slot.mapping(), Ok(mapping));
-            assert_eq!(slot.claim(offset, size), Some(mapping));
+            assert_eq!(slot.mapping(at(1)), Some(mapping));
+            assert_eq!(slot.claim(at(offset), size), Some(mapping));
             slot.free();
-            assert_eq!(slot.mapping(), Err(NotMapped::Over));
+            assert_eq!(slot.mapping(at(1)), None);
         }
     }
 
     #[test]
     fn a_mapping_is_claimed_once() {
         let slot = Slot::new();
-        assert_eq!(slot.claim(0, 1), None);
-        assert_eq!(slot.claim_any(0), Err(NotMapped::Never));
+        assert_eq!(slot.claim(at(0), 1), None);
+        assert_eq!(slot.claim_any(at(0)), Err(Misuse::WrongAddress));
         let mapping = mapping(0x1000, 8, 100);
         slot.begin(&mapping);
-        assert_eq!(slot.claim_any(0), Err(NotMapped::Elsewhere));
-        assert_eq!(slot.claim_any(8), Ok(mapping));
-        assert_eq!(slot.claim_any(8), Err(NotMapped::Over));
-        assert_eq!(slot.mapping(), Err(NotMapped::Over));
+        assert_eq!(slot.claim_any(at(0)), Err(Misuse::WrongAddress));
+        assert_eq!(slot.claim_any(at(8)), Ok(mapping));
+        assert_eq!(slot.claim_any(at(8)), Err(Misuse::DoubleUnmap));
+        assert_eq!(slot.mapping(at(8)), None);
         slot.free();
-        assert_eq!(slot.claim_any(8), Err(NotMapped::Over));
+        assert_eq!(slot.claim_any(at(8)), Err(Misuse::DoubleUnmap));
+    }
+
+    #[test]
+    fn parts_end_with_the_mapping() {
+        let mapping = mapping(0x1000, 100, 50);
+        // From where, how much, what is left of that.
+        for (offset, bytes, left) in [
+            (100, 50, Some(50)),
+            (100, 51, Some(50)),
+            (120, 10, Some(10)),
+            (149, usize::MAX, Some(1)),
+            (150, 0, None),
+            (99, 1, None),
+        ] {
+            let part = mapping.part(at(offset), bytes);
+            assert_eq!(part.map(|part| part.size), left);
+            assert!(part.is_none_or(|part| part.orig.raw() == (0x1000 + offset - 100) as u64));
+        }
     }
 }

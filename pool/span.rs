@@ -102,9 +102,21 @@ pub(crate) struct Span {
     links: Links<Self>,
 }
 
+/// The level of spans whose slots are all home. Below it they are sorted by quarters, the fullest
+/// first.
+pub(super) const ALL_HOME: usize = 4;
+
 impl Linked for Span {
     fn links(&self) -> &Links<Self> {
         &self.links
+    }
+
+    fn level(&self) -> Option<usize> {
+        let slots = self.binding().class()?.slots_per_span();
+        match self.home_slots() as usize {
+            0 => None,
+            home => Some(home * ALL_HOME / slots),
+        }
     }
 }
 
@@ -174,18 +186,19 @@ impl Span {
         self.binding.store(binding.0, Release);
     }
 
-    /// The slot of `class` that `addr` lies in, and how far into it.
+    /// The slot that `addr` lies in, its class, and the binding that says so.
     ///
     /// Spans and slots are aligned to their size, so that the address alone says where in the span it
-    /// is. [`None`] only if the span is not bound to `class`.
+    /// is. [`None`] if the span is unbound.
     #[inline]
-    pub(crate) fn slot_at(&self, class: SizeClass, addr: Phys) -> Option<(FreeSlot, usize)> {
-        let offset = addr.offset_in(class.shift());
+    pub(crate) fn slot_at(&self, addr: Phys) -> Option<(FreeSlot, SizeClass, Binding)> {
+        let binding = self.binding();
+        let class = binding.class()?;
         let slot = FreeSlot {
-            base: Phys::new(addr.raw() - offset as u64),
+            base: Phys::new(addr.raw() - addr.offset_in(class.shift()) as u64),
             slot: self.record(addr.offset_in(SPAN_SHIFT) >> class.shift())?,
         };
-        Some((slot, offset))
+        Some((slot, class, binding))
     }
 
     #[inline]
@@ -280,14 +293,14 @@ mod tests {
                     &mut seen[offset / class.slot_bytes()],
                     true
                 ));
-                let (found, _) = span.slot_at(class, slot.base).ok_or(EINVAL)?;
+                let (found, ..) = span.slot_at(slot.base).ok_or(EINVAL)?;
                 assert!(core::ptr::eq(found.slot, slot.slot));
             }
             assert!(seen.iter().all(|seen| *seen));
             assert_eq!(span.home_slots(), 0);
             for (home, index) in (0..total).rev().enumerate() {
                 let base = span.base().add(index * class.slot_bytes());
-                let (slot, _) = span.slot_at(class, base).ok_or(EINVAL)?;
+                let (slot, ..) = span.slot_at(base).ok_or(EINVAL)?;
                 span.put(class, slot);
                 assert_eq!(span.home_slots() as usize, home + 1);
             }
@@ -303,7 +316,7 @@ mod tests {
             assert!(span.bind(class).is_ok());
             while span.take(class).is_some() {}
             let last = span.base().add(SPAN_BYTES - 1);
-            let (slot, _) = span.slot_at(class, last).ok_or(EINVAL)?;
+            let (slot, ..) = span.slot_at(last).ok_or(EINVAL)?;
             span.put(class, slot);
             assert!(span
                 .take(class)
@@ -325,9 +338,11 @@ mod tests {
                 .flat_map(|at| [at, at + 1, at + 511])
             {
                 let addr = span.base().add(at);
-                let (slot, offset) = span.slot_at(class, addr).ok_or(EINVAL)?;
-                assert_eq!(slot.base.add(offset), addr);
+                let (slot, of, binding) = span.slot_at(addr).ok_or(EINVAL)?;
+                assert!(of == class && binding == span.binding());
+                let offset = addr.since(slot.base).ok_or(EINVAL)?;
                 assert!(offset < class.slot_bytes());
+                assert_eq!(slot.base.offset_in(class.shift()), 0);
                 // One record for one slot.
                 if let Some(previous) = previous {
                     let same = core::ptr::eq(previous.slot, slot.slot);

@@ -11,9 +11,13 @@
 //! time; nothing is taken while it is held. The counts are written with it held and read by anybody.
 
 use super::{
-    chunk::Chunk,
-    class::SPANS_PER_CHUNK,
-    list::List,
+    chunk::{
+        Chunk,
+        LEVELS,
+        SINGLE,
+        WHOLE, //
+    },
+    list::Lists,
     span::Span, //
 };
 use kernel::{
@@ -32,49 +36,12 @@ use kernel::{
 /// Windows of time in which the need for spans is remembered.
 pub(crate) const WINDOWS: usize = 8;
 
-/// Chunks with unbound spans.
-struct Chunks {
-    partly: [List<Chunk>; SPANS_PER_CHUNK - 1],
-    whole: List<Chunk>,
-    singles: List<Chunk>,
-}
-
-impl Chunks {
-    /// The list that `chunk` belongs to, [`None`] if no span is unbound.
-    fn list_of(&mut self, chunk: &Chunk) -> Option<&mut List<Chunk>> {
-        match chunk.unbound_count() {
-            0 => None,
-            _ if chunk.is_single() => Some(&mut self.singles),
-            SPANS_PER_CHUNK => Some(&mut self.whole),
-            count => self.partly.get_mut(count - 1),
-        }
-    }
-
-    fn enlist(&mut self, chunk: &'static Chunk) {
-        if let Some(list) = self.list_of(chunk) {
-            list.add(chunk);
-        }
-    }
-
-    fn unlist(&mut self, chunk: &'static Chunk) {
-        if let Some(list) = self.list_of(chunk) {
-            list.remove(chunk);
-        }
-    }
-
-    fn first(&self) -> Option<&'static Chunk> {
-        let partly = self.partly.iter().find_map(List::first);
-        partly
-            .or_else(|| self.whole.first())
-            .or_else(|| self.singles.first())
-    }
-}
-
 /// The stock of one node.
 #[pin_data]
 pub(crate) struct Stock {
+    /// Chunks with unbound spans.
     #[pin]
-    chunks: SpinLockIrq<Chunks>,
+    chunks: SpinLockIrq<Lists<Chunk, LEVELS>>,
     unbound: Atomic<u32>,
     bound: Atomic<u32>,
     /// The most spans that were bound at a time, by window.
@@ -92,12 +59,14 @@ pub(crate) struct Stock {
     large_reserve: Atomic<u32>,
 }
 
-/// How deep a mapping may reach into the stock.
+/// How deep a mapping may reach into a depot, and into the stock behind it for a span to bind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reach {
-    /// Not at all.
-    Nothing,
-    /// Not into the reserve.
+    /// For slots that the watermark does not keep for mappings of their own class.
+    Surplus,
+    /// For all slots, but for no span.
+    Bound,
+    /// For spans above the reserve.
     Ready,
     /// Into the reserve, but for what large mappings have for themselves.
     Reserve,
@@ -109,11 +78,7 @@ impl Stock {
     /// An empty stock.
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            chunks <- new_spinlock_irq!(Chunks {
-                partly: [const { List::new() }; SPANS_PER_CHUNK - 1],
-                whole: List::new(),
-                singles: List::new(),
-            }),
+            chunks <- new_spinlock_irq!(Lists::new()),
             unbound: Atomic::new(0),
             bound: Atomic::new(0),
             peaks: [const { Atomic::new(0) }; WINDOWS],
@@ -188,7 +153,7 @@ impl Stock {
     pub(crate) fn within(&self, reach: Reach) -> u32 {
         let large = self.large_reserve.load(Relaxed);
         let kept = match reach {
-            Reach::Nothing => return 0,
+            Reach::Surplus | Reach::Bound => return 0,
             Reach::Ready => large + self.reserve.load(Relaxed),
             Reach::Reserve => large,
             Reach::Last => 0,
@@ -207,9 +172,9 @@ impl Stock {
             return None;
         }
         let chunk = chunks.first()?;
-        chunks.unlist(chunk);
+        chunks.remove(chunk);
         let span = chunk.take();
-        chunks.enlist(chunk);
+        chunks.add(chunk);
         self.count(-1, 1);
         let peak = &self.peaks[self.window.load(Relaxed) as usize % WINDOWS];
         peak.store(peak.load(Relaxed).max(self.bound()), Relaxed);
@@ -218,36 +183,40 @@ impl Stock {
 
     /// Takes an unbound span back.
     pub(super) fn put(&self, span: &'static Span, irq: &LocalInterruptDisabled) {
-        let mut chunks = self.chunks.lock_with(irq);
         let Some(chunk) = span.chunk() else {
             return;
         };
-        chunks.unlist(chunk);
-        chunk.put(span.base());
-        chunks.enlist(chunk);
+        let mut chunks = self.chunks.lock_with(irq);
+        chunks.remove(chunk);
+        chunk.put(span);
+        chunks.add(chunk);
         self.count(1, -1);
     }
 
     /// Adds a chunk, all of whose spans are unbound. May sleep.
     pub(crate) fn add(&self, chunk: &'static Chunk) {
         let mut chunks = self.chunks.lock();
-        chunks.enlist(chunk);
+        chunks.add(chunk);
         self.count(chunk.span_count() as i32, 0);
     }
 
     /// Takes a chunk out, all of whose spans are unbound: a single span if there is one.
     pub(crate) fn remove(&self) -> Option<&'static Chunk> {
         let mut chunks = self.chunks.lock();
-        let chunk = chunks.singles.first().or_else(|| chunks.whole.first())?;
-        chunks.unlist(chunk);
+        let chunk = Self::whole(&chunks)?;
+        chunks.remove(chunk);
         self.count(-(chunk.span_count() as i32), 0);
         Some(chunk)
     }
 
     /// Whether there is such a chunk.
     pub(crate) fn has_whole(&self) -> bool {
-        let chunks = self.chunks.lock();
-        chunks.singles.first().is_some() || chunks.whole.first().is_some()
+        Self::whole(&self.chunks.lock()).is_some()
+    }
+
+    fn whole(chunks: &Lists<Chunk, LEVELS>) -> Option<&'static Chunk> {
+        let single = chunks.first_at(SINGLE);
+        single.or_else(|| chunks.first_at(WHOLE))
     }
 
     fn count(&self, unbound: i32, bound: i32) {

@@ -12,10 +12,7 @@ use crate::pool::{
         SPANS_PER_CHUNK,
         SPAN_BYTES, //
     },
-    depot::{
-        Depot,
-        Depth, //
-    },
+    depot::Depot,
     span::{
         FreeSlot,
         Span, //
@@ -34,14 +31,8 @@ use kernel::{
 mod tests {
     use super::*;
 
-    const READY: Depth = Depth {
-        kept: true,
-        reach: Reach::Ready,
-    };
-    const SURPLUS: Depth = Depth {
-        kept: false,
-        reach: Reach::Nothing,
-    };
+    const READY: Reach = Reach::Ready;
+    const SURPLUS: Reach = Reach::Surplus;
 
     /// A depot, a stock of so many chunks, and who knows their spans.
     struct Bench {
@@ -67,26 +58,25 @@ mod tests {
         }
 
         /// Takes at most `batch` slots.
-        fn take(&self, depth: Depth, batch: usize) -> Result<KVec<FreeSlot>> {
+        fn take(&self, reach: Reach, batch: usize) -> Result<KVec<FreeSlot>> {
             let mut taken = KVec::with_capacity(batch, GFP_KERNEL)?;
             let irq = local_interrupt_disable();
-            self.depot.take(&self.stock, depth, &irq, |slot| {
+            self.depot.take(&self.stock, reach, batch, &irq, |slot| {
                 let _ = taken.push_within_capacity(slot);
-                taken.len() == batch
             });
             Ok(taken)
         }
 
         fn put(&self, slots: &[FreeSlot]) {
             let irq = local_interrupt_disable();
-            let mut open = self.depot.open(&self.stock, &irq);
-            for slot in slots {
+            let with_span = |slot: &FreeSlot| {
                 let spans = self.chunks.iter().flat_map(|chunk| chunk.spans());
                 let base = slot.base.raw() & !(SPAN_BYTES as u64 - 1);
-                if let Some(span) = spans.into_iter().find(|span| span.base().raw() == base) {
-                    open.put(span, *slot);
-                }
-            }
+                let span = spans.into_iter().find(|span| span.base().raw() == base);
+                Some((span?, *slot))
+            };
+            let slots = slots.iter().filter_map(with_span);
+            self.depot.put(&self.stock, &irq, slots);
         }
 
         fn span_of(slot: &FreeSlot) -> usize {
@@ -186,16 +176,15 @@ mod tests {
     fn nothing_is_bound_beyond_the_reach() -> Result {
         let bench = Bench::new(K512, 1)?;
         bench.stock.set_levels(4, 1, 1);
-        let deep = |reach| Depth { kept: true, reach };
         // Reach, slots that are left for it.
         for (reach, slots) in [
-            (Reach::Nothing, 0),
+            (Reach::Bound, 0),
             (Reach::Ready, 2),
             (Reach::Reserve, 1),
             (Reach::Last, 1),
         ] {
             let mut taken = 0;
-            while !bench.take(deep(reach), 1)?.is_empty() {
+            while !bench.take(reach, 1)?.is_empty() {
                 taken += 1;
             }
             assert_eq!(taken, slots);

@@ -15,11 +15,9 @@ use crate::{
             CHUNK_BYTES,
             SPANS_PER_CHUNK, //
         },
-        help::{
-            Found,
-            NoSlot, //
-        },
-        span::FreeSlot, //
+        help::Found,
+        span::FreeSlot,
+        NotMade, //
     },
 };
 use kernel::prelude::*;
@@ -84,7 +82,7 @@ mod tests {
         assert!(rest.is_empty());
         // The legacy pool is next.
         let next = cpu.run(&bench, |pool| pool.take(K4).err());
-        assert_eq!(next, Some(NoSlot::Left));
+        assert_eq!(next, Some(NotMade::Legacy));
         put_all(&bench, &mut cpu, &found);
         Ok(())
     }
@@ -140,7 +138,7 @@ mod tests {
             let small = cpu.run(&bench, |pool| {
                 (pool.take(K4).err(), pool.take_last(K4).is_some())
             });
-            assert_eq!(small, (Some(NoSlot::Left), false));
+            assert_eq!(small, (Some(NotMade::Legacy), false));
             let found = take_all(&bench, &mut cpu, large, 8)?;
             assert_eq!(found.len(), SPANS_PER_CHUNK * large.slots_per_span());
         }
@@ -235,7 +233,7 @@ mod tests {
             .all(|(slot, _)| node_of(&bench, slot) == Some(1)));
         assert_eq!(bench.unbound(1), 5);
         put_all(&bench, &mut cpu, &found);
-        cpu.run(&bench, |pool| pool.drain_this_cpu());
+        cpu.run(&bench, |pool| pool.drain(None));
         assert!(bench.unbound(0) == 0 && bench.unbound(1) == 8);
         assert_eq!(bench.node(0).depot(K4).slots(), 0);
         Ok(())
@@ -254,7 +252,7 @@ mod tests {
         }
         assert_eq!(bench.pool.active_cpus().count(), 1);
         assert!(bench.pool.cached_spans() == 3 && bench.unbound(0) == 1);
-        cpu.run(&bench, |pool| pool.drain_this_cpu());
+        cpu.run(&bench, |pool| pool.drain(None));
         assert!(bench.pool.active_cpus().next().is_none());
         assert!(bench.pool.cached_spans() == 0 && bench.unbound(0) == 4);
         Ok(())
@@ -312,7 +310,7 @@ mod tests {
             if random(10) < takes {
                 let class = CLASSES[random(CLASSES.len())];
                 let found = cpu.run(&bench, |pool| match pool.take(class) {
-                    Err(NoSlot::Left) => pool.take_last(class),
+                    Err(NotMade::Legacy) => pool.take_last(class),
                     found => found.ok(),
                 });
                 if let Some(found) = found {
@@ -328,12 +326,12 @@ mod tests {
                 let (slot, class) = held.remove(random(held.len())).map_err(|_| EINVAL)?;
                 cpu.run(&bench, |pool| pool.put(slot, class));
             } else {
-                cpu.run(&bench, |pool| pool.drain_this_cpu());
+                cpu.run(&bench, |pool| pool.drain(None));
             }
         }
         put_all(&bench, &mut cpus[0], &held);
         for cpu in &mut cpus {
-            cpu.run(&bench, |pool| pool.drain_this_cpu());
+            cpu.run(&bench, |pool| pool.drain(None));
         }
         for class in SizeClass::ALL {
             assert_eq!(bench.away(class), 0);

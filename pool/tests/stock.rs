@@ -109,7 +109,8 @@ mod tests {
     fn reserves_are_kept_for_those_who_may_have_them() -> Result {
         // Reach, how many of 8 spans it can take, with a reserve of 2 and 3 for large mappings.
         for (reach, spans) in [
-            (Reach::Nothing, 0),
+            (Reach::Surplus, 0),
+            (Reach::Bound, 0),
             (Reach::Ready, 3),
             (Reach::Reserve, 5),
             (Reach::Last, 8),
