@@ -57,46 +57,28 @@ impl Block {
         // accesses it but the host, which finds zeroes.
         unsafe { bindings::memset(self.vaddr(), 0, self.bytes()) };
     }
+}
 
-    /// Shares it; returns whether the host did.
-    fn share(&self) -> bool {
-        // SAFETY: The range is a block of the direct map, page-aligned, and ours.
-        unsafe { bindings::cc_swiotlb_share(self.vaddr(), 1 << self.order) == 0 }
-    }
-
-    /// Makes it private; returns whether the host did.
-    fn unshare(&self) -> bool {
-        // SAFETY: The range is a block of the direct map, page-aligned, and ours.
-        unsafe { bindings::cc_swiotlb_unshare(self.vaddr(), 1 << self.order) == 0 }
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant it is ours and of that order. It is private, so that anybody may
+        // use it: what is not, or may not be, is in a `ManuallyDrop`.
+        unsafe { bindings::__free_pages(self.page.as_ptr(), self.order) };
     }
 }
 
 /// Memory that nobody but us can read.
-pub(crate) struct PrivateMemory {
-    block: Block,
-}
+pub(crate) struct PrivateMemory(Block);
 
 /// Memory in an unknown state.
 ///
 /// Not freed when dropped: the host may reach it.
-pub(crate) struct UnsureMemory {
-    block: Block,
-}
+pub(crate) struct UnsureMemory(ManuallyDrop<Block>);
 
 /// Memory that the host can read and write.
 ///
 /// Not freed when dropped: the host can reach it.
-pub(crate) struct SharedMemory {
-    block: Block,
-}
-
-/// Memory could not be made private.
-pub(crate) enum NotPrivate {
-    /// It is shared as before, and zeroed.
-    Shared(SharedMemory),
-    /// It is in an unknown state.
-    Unsure(UnsureMemory),
-}
+pub(crate) struct SharedMemory(ManuallyDrop<Block>);
 
 impl PrivateMemory {
     /// Allocates memory, on `node` if possible. `bytes` is a power of two; the memory is aligned to
@@ -108,39 +90,22 @@ impl PrivateMemory {
         let order = bytes.trailing_zeros() - PAGE_SHIFT as u32;
         // SAFETY: Any node number will do: one that is not online is not passed on.
         let page = unsafe { bindings::cc_swiotlb_alloc_block(node, order) };
+        let page = NonNull::new(page)?;
         // INVARIANT: Just allocated, with that order.
-        let block = Block {
-            page: NonNull::new(page)?,
-            order,
-        };
-        Some(Self { block })
+        Some(Self(Block { page, order }))
     }
 
     /// Start of the memory.
     pub(crate) fn base(&self) -> Phys {
-        self.block.base()
-    }
-}
-
-impl Drop for PrivateMemory {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant of `Block` it is ours and of that order; it is private, so
-        // that anybody may use it.
-        unsafe { bindings::__free_pages(self.block.page.as_ptr(), self.block.order) };
+        self.0.base()
     }
 }
 
 impl From<PrivateMemory> for UnsureMemory {
     fn from(memory: PrivateMemory) -> Self {
         // What is private is gone before the host can look, whatever a conversion does to it.
-        memory.block.zero();
-        let memory = ManuallyDrop::new(memory);
-        // INVARIANT: The same block; `memory` is not used again.
-        let block = Block {
-            page: memory.block.page,
-            order: memory.block.order,
-        };
-        Self { block }
+        memory.0.zero();
+        Self(ManuallyDrop::new(memory.0))
     }
 }
 
@@ -149,47 +114,47 @@ impl UnsureMemory {
     ///
     /// May sleep, and takes long: a confidential guest pays 10 to 400 ms for 2 MiB.
     pub(crate) fn share(self) -> Result<SharedMemory, Self> {
-        if !self.block.share() {
+        // SAFETY: The range is a block of the direct map, page-aligned, and ours.
+        if unsafe { bindings::cc_swiotlb_share(self.0.vaddr(), 1 << self.0.order) } != 0 {
             return Err(self);
         }
         // Conversion leaves anything in it, depending on the platform.
-        self.block.zero();
-        Ok(SharedMemory { block: self.block })
+        self.0.zero();
+        Ok(SharedMemory(self.0))
     }
 }
 
 impl SharedMemory {
     /// Start of the memory.
     pub(crate) fn base(&self) -> Phys {
-        self.block.base()
+        self.0.base()
     }
 
     /// Its size in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.block.bytes()
+        self.0.bytes()
     }
 
-    /// Makes the memory private again and frees it.
+    /// Makes the memory private again and frees it. If that fails it is shared once more, zeroed: an
+    /// error is what came of that.
     ///
     /// May sleep, and takes long, as [`UnsureMemory::share`].
     ///
     /// # Safety
     ///
     /// Nobody else may access the memory any more.
-    pub(crate) unsafe fn make_private(self) -> Result<(), NotPrivate> {
+    pub(crate) unsafe fn make_private(self) -> Result<(), Result<Self, UnsureMemory>> {
         // What was bounced is gone before the pages change hands, whatever the conversion does.
-        self.block.zero();
-        if self.block.unshare() {
-            let memory = PrivateMemory { block: self.block };
-            // Conversion leaves anything in it, depending on the platform and the host.
-            memory.block.zero();
-            return Ok(());
+        self.0.zero();
+        // SAFETY: The range is a block of the direct map, page-aligned, and ours.
+        if unsafe { bindings::cc_swiotlb_unshare(self.0.vaddr(), 1 << self.0.order) } != 0 {
+            // It may be private by now, or a part of it. If the host shares it all is well again.
+            return Err(UnsureMemory(self.0).share());
         }
-        // It may be private by now, or a part of it. If the host shares it all is well again.
-        match (UnsureMemory { block: self.block }).share() {
-            Ok(memory) => Err(NotPrivate::Shared(memory)),
-            Err(memory) => Err(NotPrivate::Unsure(memory)),
-        }
+        // Conversion leaves anything in it, depending on the platform and the host.
+        self.0.zero();
+        drop(ManuallyDrop::into_inner(self.0));
+        Ok(())
     }
 }
 
@@ -218,7 +183,6 @@ pub(crate) fn legacy_bytes() -> u64 {
 }
 
 /// The NUMA node of a CPU.
-#[inline]
 pub(crate) fn node_of_cpu(cpu: u32) -> usize {
     // SAFETY: The caller's CPU exists.
     let node = unsafe { bindings::cc_swiotlb_cpu_to_node(cpu as c_int) };

@@ -15,9 +15,7 @@ use crate::{
     glue::{
         grace::GracePeriod,
         memory::{
-            NotPrivate,
             PrivateMemory,
-            SharedMemory,
             UnsureMemory, //
         },
     },
@@ -40,6 +38,7 @@ use kernel::{
 };
 
 /// What kccd holds that is not in the pool.
+#[derive(Default)]
 pub(super) struct Holdings {
     /// By node, memory that the host has refused to share, and whether it was shared before.
     refused: KVec<Option<(UnsureMemory, bool)>>,
@@ -58,8 +57,7 @@ impl Holdings {
         }
         Ok(Self {
             refused,
-            vacant: KVec::new(),
-            leaving: KVec::new(),
+            ..Self::default()
         })
     }
 
@@ -71,15 +69,12 @@ impl Holdings {
 
     /// Whether a chunk has left that nobody can use any more.
     pub(super) fn has_left(&self) -> bool {
-        let Some((_, grace)) = self.leaving.first() else {
-            return false;
-        };
-        if !grace.is_over() {
+        let is_over = self.leaving.first().map(|(_, grace)| grace.is_over());
+        if is_over == Some(false) {
             // Where normal and expedited ones overlap, one may end unnoticed: then the next is.
             GracePeriod::start();
-            return false;
         }
-        true
+        is_over.unwrap_or(false)
     }
 }
 
@@ -94,46 +89,50 @@ impl Kccd {
         node: usize,
     ) -> Result<Option<u64>, Obstacle> {
         let mut leaving = holdings.leaving.iter();
-        if let Some(place) = leaving.position(|(chunk, _)| chunk.node() == node) {
-            if let Ok((chunk, _)) = holdings.leaving.remove(place) {
-                self.enlist(chunk);
-                return Ok(None);
-            }
+        let place = leaving.position(|(chunk, _)| chunk.node() == node);
+        if let Some(Ok((chunk, _))) = place.map(|place| holdings.leaving.remove(place)) {
+            self.enlist(chunk);
+            return Ok(None);
         }
-        self.share_one(holdings, node)
+        self.share_one(holdings, node).map(Some)
     }
 
-    /// Shares memory and adds it to the stock of `node`, see [`Self::grow_node`].
-    fn share_one(&self, holdings: &mut Holdings, node: usize) -> Result<Option<u64>, Obstacle> {
+    /// Shares the memory that was refused last time, or else new memory, and adds it to the stock of
+    /// `node`, see [`Self::grow_node`].
+    fn share_one(&self, holdings: &mut Holdings, node: usize) -> Result<u64, Obstacle> {
         // First all that can fail without a loss.
-        let chunk = self
-            .vacant_chunk(holdings)
-            .map_err(|_| Obstacle::NoMemory)?;
-        let refused = holdings.refused.get_mut(node).and_then(Option::take);
-        let (refused, was_shared) = refused.map_or((None, false), |(it, was)| (Some(it), was));
-        let (memory, ns) = self.share(refused, node).map_err(|(obstacle, unsure)| {
-            if let (Some(place), Some(unsure)) = (holdings.refused.get_mut(node), unsure) {
-                *place = Some((unsure, was_shared));
-            }
-            obstacle
+        let chunk = self.vacant_chunk(holdings);
+        let chunk = chunk.map_err(|_| Obstacle::NoMemory)?;
+        let place = holdings.refused.get_mut(node).ok_or(Obstacle::NoMemory)?;
+        let (memory, was_shared) = match place.take() {
+            Some(refused) => refused,
+            None => (self.private_memory(node)?.into(), false),
+        };
+        let stats = self.pool.stats();
+        let begun = Instant::<Monotonic>::now();
+        let shared = memory.share();
+        let ns = begun.elapsed().as_nanos().max(0) as u64;
+        let memory = shared.map_err(|unsure| {
+            *place = Some((unsure, was_shared));
+            stats.shared.failed.add(1);
+            kernel::pr_warn_once!("the host refused to share memory, trying again\n");
+            Obstacle::Host
         })?;
         let bytes = memory.bytes();
         // It is on top.
         holdings.vacant.pop();
         chunk.place(memory, node);
         self.enlist(chunk);
-        let stats = self.pool.stats();
         stats.shared.ns.add(ns);
-        if was_shared {
-            return Ok(Some(per_chunk(ns, bytes)));
+        if !was_shared {
+            stats.shared.done.add(1);
+            stats.shared.bytes.add(bytes as u64);
+            stats.single_spans.add(u64::from(chunk.is_single()));
+            let shared_bytes = self.pool.shared_bytes() + holdings.leaving_bytes();
+            stats.peak_shared_bytes.raise_to(shared_bytes);
+            trace::refill(node, bytes, shared_bytes);
         }
-        stats.shared.done.add(1);
-        stats.shared.bytes.add(bytes as u64);
-        stats.single_spans.add(u64::from(chunk.is_single()));
-        let shared_bytes = self.pool.shared_bytes() + holdings.leaving_bytes();
-        stats.peak_shared_bytes.raise_to(shared_bytes);
-        trace::refill(node, bytes, shared_bytes);
-        Ok(Some(per_chunk(ns, bytes)))
+        Ok(per_chunk(ns, bytes))
     }
 
     /// Lets mappings use a chunk that has memory.
@@ -156,73 +155,40 @@ impl Kccd {
                 chunk
             }
         };
-        chunk.make_records(CHUNK_BYTES / SPAN_BYTES)?;
+        chunk.make_records()?;
         Ok(chunk)
     }
 
-    /// Shares the memory that was refused last time, or else new memory.
-    fn share(
-        &self,
-        refused: Option<UnsureMemory>,
-        node: usize,
-    ) -> Result<(SharedMemory, u64), (Obstacle, Option<UnsureMemory>)> {
-        let unsure = match refused {
-            Some(unsure) => unsure,
-            None => self
-                .private_memory(node)
-                .ok_or((Obstacle::NoMemory, None))?
-                .into(),
-        };
-        let begun = Instant::<Monotonic>::now();
-        let shared = unsure.share();
-        let ns = begun.elapsed().as_nanos().max(0) as u64;
-        match shared {
-            Ok(memory) => Ok((memory, ns)),
-            Err(unsure) => {
-                self.pool.stats().shared.failed.add(1);
-                kernel::pr_warn_once!("the host refused to share memory, trying again\n");
-                Err((Obstacle::Host, Some(unsure)))
-            }
-        }
-    }
-
     /// Memory for a chunk, or for a single span where there is no more.
-    fn private_memory(&self, node: usize) -> Option<PrivateMemory> {
+    fn private_memory(&self, node: usize) -> Result<PrivateMemory, Obstacle> {
         let sizes = [CHUNK_BYTES, SPAN_BYTES];
         let found = sizes.into_iter().find_map(|bytes| {
             let memory = PrivateMemory::new(node, bytes)?;
             self.pool.directory().prepare(memory.base(), bytes).ok()?;
             Some(memory)
         });
-        if found.is_none() {
+        found.ok_or_else(|| {
             self.pool.stats().allocation_failures.add(1);
-        }
-        found
+            Obstacle::NoMemory
+        })
     }
 
     /// Takes an unbound chunk of `node` out of the pool, to be given back before long. Returns its
     /// size in bytes, 0 if there is none. May sleep.
     pub(super) fn remove(&self, holdings: &mut Holdings, node: usize) -> usize {
-        let room = holdings.leaving.reserve(1, GFP_KERNEL);
+        let (leaving, vacant) = (&mut holdings.leaving, &mut holdings.vacant);
         // Nothing may fail once the chunk is out.
-        let room = room.and_then(|()| {
-            holdings
-                .vacant
-                .reserve(holdings.leaving.len() + 2, GFP_KERNEL)
-        });
-        let Some(node) = self.pool.nodes().nth(node).filter(|_| room.is_ok()) else {
-            return 0;
-        };
-        let Some(chunk) = node.stock().remove() else {
+        let room = leaving.reserve(1, GFP_KERNEL);
+        let room = room.and_then(|()| vacant.reserve(leaving.len() + 2, GFP_KERNEL));
+        let node = self.pool.nodes().nth(node).filter(|_| room.is_ok());
+        let Some(chunk) = node.and_then(|node| node.stock().remove()) else {
             return 0;
         };
         for span in chunk.spans() {
             self.pool.directory().remove(span.base());
         }
         // There is room.
-        let _ = holdings
-            .leaving
-            .push_within_capacity((chunk, GracePeriod::start()));
+        let _ = leaving.push_within_capacity((chunk, GracePeriod::start()));
         chunk.span_count() * SPAN_BYTES
     }
 
@@ -233,7 +199,8 @@ impl Kccd {
     pub(super) fn make_one_private(&self, holdings: &mut Holdings) -> Option<(bool, u64)> {
         // A host that has refused gets no more to refuse.
         if let Some(node) = holdings.refused.iter().position(Option::is_some) {
-            return Some((self.share_one(holdings, node).is_ok(), 0));
+            let shared = self.share_one(holdings, node);
+            return Some(shared.map_or((false, 0), |chunk_ns| (true, chunk_ns)));
         }
         let (chunk, _) = holdings.leaving.remove(0).ok()?;
         let memory = chunk.take_memory()?;
@@ -252,14 +219,14 @@ impl Kccd {
                 stats.given_back.ns.add(ns);
                 trace::giveback(chunk.node(), bytes, self.pool.shared_bytes());
             }
-            Err(NotPrivate::Shared(memory)) => {
+            Err(Ok(memory)) => {
                 stats.given_back.failed.add(1);
                 // It goes on serving.
                 chunk.place(memory, chunk.node());
                 self.enlist(chunk);
                 return Some((false, per_chunk(ns, bytes)));
             }
-            Err(NotPrivate::Unsure(memory)) => {
+            Err(Err(memory)) => {
                 stats.given_back.failed.add(1);
                 stats.shared.failed.add(1);
                 match holdings.refused.get_mut(chunk.node()) {

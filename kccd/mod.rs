@@ -70,11 +70,11 @@ pub(crate) struct Kccd {
 }
 
 /// What kccd remembers from one round to the next. Times are in milliseconds since boot.
+#[derive(Default)]
 struct State {
     holdings: Holdings,
     nodes: KVec<NodeView>,
-    /// By node, failures to grow in a row.
-    failures: KVec<u32>,
+    /// Failures to make memory private in a row.
     private_failures: u32,
     private_at_ms: u64,
     give_back_at_ms: u64,
@@ -127,27 +127,13 @@ impl Kccd {
         try_pin_init!(Self {
             pool,
             state <- new_mutex!({
-                let count = pool.nodes().count();
-                let mut nodes = KVec::with_capacity(count, GFP_KERNEL)?;
-                let mut failures = KVec::with_capacity(count, GFP_KERNEL)?;
-                for _ in 0..count {
-                    nodes.push(NodeView::default(), GFP_KERNEL)?;
-                    failures.push(0, GFP_KERNEL)?;
-                }
+                let nodes = pool.nodes().count();
                 State {
-                    holdings: Holdings::new(count)?,
-                    nodes,
-                    failures,
-                    private_failures: 0,
-                    private_at_ms: 0,
-                    give_back_at_ms: 0,
+                    holdings: Holdings::new(nodes)?,
+                    nodes: KVec::from_elem(NodeView::default(), nodes, GFP_KERNEL)?,
                     window_began_ms: machine::now_ms(),
-                    drained_ms: 0,
-                    all_gone_ms: None,
-                    chunk_ns: 0,
-                    wanted_bytes: 0,
-                    wanted_until_ms: 0,
                     idle: params::idle(),
+                    ..State::default()
                 }
             }),
         })
@@ -192,12 +178,11 @@ impl Kccd {
         self.hear(state);
         let watermark = params::watermark();
         let default = params::default_watermark_bytes();
-        let is_served = |node: usize| machine::node_has_cpus(node);
-        let served = (0..state.nodes.len())
-            .filter(|node| is_served(*node))
-            .count();
+        let numbers = 0..state.nodes.len();
+        let served = numbers.filter(|node| machine::node_has_cpus(*node));
+        let served = served.count();
         for ((number, node), view) in self.pool.nodes().enumerate().zip(&mut state.nodes) {
-            let of_node = |total: u64| match is_served(number) {
+            let of_node = |total: u64| match machine::node_has_cpus(number) {
                 true => policy::share(total, served),
                 false => 0,
             };
@@ -252,46 +237,35 @@ impl Kccd {
         let is_short = bell.take_cry() || bytes > 0;
         if is_short && now_ms >= state.drained_ms + DRAIN_MS {
             state.drained_ms = now_ms;
-            self.drain();
-        }
-    }
-
-    fn drain(&self) {
-        for cpu in self.pool.active_cpus() {
-            glue::cpus::drain(cpu);
+            self.pool.active_cpus().for_each(glue::cpus::drain);
         }
     }
 
     fn grow(&self, state: &mut State, node: usize) {
         let grown = self.grow_node(&mut state.holdings, node);
-        let places = state.failures.get_mut(node).zip(state.nodes.get_mut(node));
-        let Some((failures, view)) = places else {
+        let Some(view) = state.nodes.get_mut(node) else {
             return;
         };
+        self.pool.refusals().set_obstacle(grown.err());
         match grown {
             Ok(chunk_ns) => {
-                *failures = 0;
+                view.grow_failures = 0;
                 state.chunk_ns = chunk_ns.unwrap_or(state.chunk_ns);
-                self.pool.refusals().set_obstacle(None);
             }
-            Err(obstacle) => {
-                *failures = failures.saturating_add(1);
-                view.grow_at_ms = machine::now_ms() + policy::backoff_ms(*failures);
-                self.pool.refusals().set_obstacle(Some(obstacle));
+            Err(_) => {
+                view.grow_failures = view.grow_failures.saturating_add(1);
+                view.grow_at_ms = machine::now_ms() + policy::backoff_ms(view.grow_failures);
             }
         }
     }
 
     /// Binds a span for the first class below its watermark.
     fn bind(&self, state: &mut State, number: usize) {
-        let Some(node) = self.pool.nodes().nth(number) else {
-            return;
-        };
-        let bound = SizeClass::ALL
-            .into_iter()
-            .map(|class| node.depot(class))
-            .find(|depot| depot.is_low())
-            .is_some_and(|depot| depot.bind_ahead(node.stock()));
+        let bound = self.pool.nodes().nth(number).is_some_and(|node| {
+            let mut depots = SizeClass::ALL.into_iter().map(|class| node.depot(class));
+            let low = depots.find(|depot| depot.is_low());
+            low.is_some_and(|depot| depot.bind_ahead(node.stock()))
+        });
         if let (false, Some(view)) = (bound, state.nodes.get_mut(number)) {
             view.bind_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
         }
@@ -328,7 +302,7 @@ impl Kccd {
         for node in self.pool.nodes() {
             node.stock().turn_window();
         }
-        self.drain();
+        self.pool.active_cpus().for_each(glue::cpus::drain);
         state.window_began_ms = machine::now_ms();
     }
 
@@ -336,10 +310,9 @@ impl Kccd {
     /// that. Returns for how long to sleep.
     fn listen(&self, state: &mut State, view: &View, timeout_ms: Option<u32>) -> Option<u32> {
         let lacks = state.nodes.iter().any(|node| node.missing_bytes() > 0);
-        match (lacks, view.has_room()) {
-            (false, _) => self.pool.refusals().set_obstacle(None),
-            (true, false) => self.pool.refusals().set_obstacle(Some(Obstacle::AtMax)),
-            (true, true) => (),
+        if !lacks || !view.has_room() {
+            let obstacle = lacks.then_some(Obstacle::AtMax);
+            self.pool.refusals().set_obstacle(obstacle);
         }
         if !state.nodes.iter().any(NodeView::is_idle) {
             state.all_gone_ms = None;

@@ -23,9 +23,10 @@ const BESIDE_USED: u32 = 4;
 pub(crate) const DEAF_MS: u32 = 4;
 
 /// When memory that idles is given back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) enum Idle {
     /// When that takes no more than a thousandth of the time.
+    #[default]
     Priced,
     /// After so many milliseconds; all of it within twice as many.
     Ms(u32),
@@ -93,6 +94,8 @@ pub(crate) struct NodeView {
     /// When growing and binding may be tried again after a failure.
     pub(crate) grow_at_ms: u64,
     pub(crate) bind_at_ms: u64,
+    /// Failures to grow in a row.
+    pub(crate) grow_failures: u32,
 }
 
 impl NodeView {

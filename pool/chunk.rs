@@ -25,6 +25,7 @@ use super::{
 use crate::glue::memory::SharedMemory;
 use core::ptr;
 use kernel::{
+    alloc::AllocError,
     new_mutex,
     prelude::*,
     sync::{
@@ -82,12 +83,10 @@ impl Chunk {
         })
     }
 
-    /// Makes the records of so many spans. May sleep.
-    pub(crate) fn make_records(&self, spans: usize) -> Result {
-        for span in self.spans.iter().take(spans) {
-            span.make_records()?;
-        }
-        Ok(())
+    /// Makes the records of all classes but that of 512 B, if they are not there yet. May sleep.
+    pub(crate) fn make_records(&self) -> Result<(), AllocError> {
+        let mut spans = self.spans.iter();
+        spans.try_for_each(|span| span.make_tables(1, GFP_KERNEL))
     }
 
     /// Gives the chunk its memory, for the slots of `node`. May sleep.
@@ -153,7 +152,7 @@ impl Chunk {
         node: usize,
     ) -> Result<&'static Self> {
         let chunk = crate::glue::leak(KBox::pin_init(Self::new(), GFP_KERNEL)?);
-        chunk.make_records(spans)?;
+        chunk.make_records()?;
         for (index, span) in chunk.spans.iter().take(spans).enumerate() {
             span.place(base.add(index * SPAN_BYTES), chunk);
         }

@@ -76,7 +76,6 @@ impl Binding {
     const NEXT: u32 = Self::CLASS + 1;
 
     /// The class, [`None`] while the span is unbound.
-    #[inline]
     pub(crate) fn class(self) -> Option<SizeClass> {
         SizeClass::ALL.get((self.0 & Self::CLASS) as usize).copied()
     }
@@ -134,12 +133,8 @@ impl Span {
         }
     }
 
-    /// Makes the records of all classes but that of 512 B, if they are not there yet. May sleep.
-    pub(crate) fn make_records(&self) -> Result<(), AllocError> {
-        self.make_tables(1, GFP_KERNEL)
-    }
-
-    fn make_tables(&self, count: usize, flags: Flags) -> Result<(), AllocError> {
+    /// Makes the first `count` tables of records, if they are not there yet.
+    pub(super) fn make_tables(&self, count: usize, flags: Flags) -> Result<(), AllocError> {
         for table in self.tables.iter().take(count) {
             if table.get().is_none() {
                 let records = pin_init::init_array_from_fn(|_| Slot::new());
@@ -157,7 +152,6 @@ impl Span {
     }
 
     /// Start of the span's memory.
-    #[inline]
     pub(crate) fn base(&self) -> Phys {
         Phys::new(self.base.load(Relaxed))
     }
@@ -168,14 +162,12 @@ impl Span {
     }
 
     /// What the span is bound to.
-    #[inline]
     pub(crate) fn binding(&self) -> Binding {
         // Pairs with `set_binding()`.
         Binding(self.binding.load(Acquire))
     }
 
     /// Whether it is still bound as it was, after a claim that was an acquire.
-    #[inline]
     pub(crate) fn is_bound_as(&self, binding: Binding) -> bool {
         self.binding.load(Relaxed) == binding.0
     }
@@ -213,13 +205,9 @@ impl Span {
         let slots = class.slots_per_span();
         self.make_tables(slots.div_ceil(TABLE_SLOTS), GFP_NOWAIT | __GFP_NOWARN)?;
         for (index, word) in self.home.iter().enumerate() {
-            let bits = slots.saturating_sub(index * WORD_BITS);
-            let all = if bits < WORD_BITS {
-                (1 << bits) - 1
-            } else {
-                u64::MAX
-            };
-            word.store(all, Relaxed);
+            let bits = slots.saturating_sub(index * WORD_BITS).min(WORD_BITS);
+            let all = u64::MAX.checked_shr((WORD_BITS - bits) as u32);
+            word.store(all.unwrap_or(0), Relaxed);
         }
         self.home_slots.store(slots as u32, Relaxed);
         self.set_binding(Some(class));

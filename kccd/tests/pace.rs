@@ -42,17 +42,9 @@ impl Guest {
             state: State {
                 holdings: Holdings::new(1)?,
                 nodes,
-                failures: KVec::new(),
-                private_failures: 0,
-                private_at_ms: 0,
-                give_back_at_ms: 0,
-                window_began_ms: 0,
-                drained_ms: 0,
-                all_gone_ms: None,
                 chunk_ns: estimated_ns,
-                wanted_bytes: 0,
-                wanted_until_ms: 0,
                 idle,
+                ..State::default()
             },
             now_ms: 1_000_000,
             chunk_ns,
