@@ -4,6 +4,7 @@
 
 use crate::params;
 use kernel::{
+    error::from_result,
     fmt,
     page::PAGE_SIZE,
     prelude::*,
@@ -14,121 +15,68 @@ use kernel::{
 ///
 /// # Safety
 ///
-/// `text` must be null or a string that is valid for `'a`.
+/// `text` must be a string that is valid for `'a`.
 unsafe fn trimmed<'a>(text: *const c_char) -> &'a [u8] {
-    if text.is_null() {
-        return &[];
-    }
     // SAFETY: By the safety requirement.
     unsafe { CStr::from_char_ptr(text) }.to_bytes().trim_ascii()
 }
 
-fn errno(result: Result) -> c_int {
-    match result {
-        Ok(()) => 0,
-        Err(error) => error.to_errno(),
-    }
-}
-
-/// Prints a parameter; returns the number of bytes.
+/// Prints a parameter and a line feed; returns the number of bytes.
 ///
 /// # Safety
 ///
 /// `page` must be a page to write to.
-unsafe fn print(page: *mut c_char, text: fmt::Arguments<'_>) -> c_int {
+unsafe fn print(page: *mut c_char, value: impl fmt::Display) -> Result<c_int> {
     // SAFETY: By the safety requirement; sysfs gives the page to this call alone, zeroed.
     let page = unsafe { core::slice::from_raw_parts_mut(page.cast::<u8>(), PAGE_SIZE) };
     let mut out = Formatter::new(page);
-    match fmt::Write::write_fmt(&mut out, text) {
-        Ok(()) => out.bytes_written() as c_int,
-        Err(_) => ENOSPC.to_errno(),
-    }
+    fmt::Write::write_fmt(&mut out, fmt!("{value}\n"))?;
+    Ok(out.bytes_written() as c_int)
 }
 
-/// Sets `cc_swiotlb.watermark=`.
-///
-/// # Safety
-///
-/// `text` must be null or a valid string.
-#[export]
-unsafe extern "C" fn cc_swiotlb_set_watermark(text: *const c_char) -> c_int {
-    // SAFETY: By the safety requirement.
-    errno(params::set_watermark(unsafe { trimmed(text) }))
+/// The thunks of a parameter, see params.c: what sets it, by what of [`params`], and what prints it.
+macro_rules! text_parameter {
+    ($set:ident, $parse:ident, $get:ident, $value:ident) => {
+        /// Sets the parameter.
+        ///
+        /// # Safety
+        ///
+        /// `text` must be a valid string: without one parse_one() in kernel/params.c calls nothing.
+        #[export]
+        unsafe extern "C" fn $set(text: *const c_char) -> c_int {
+            // SAFETY: By the safety requirement.
+            from_result(|| params::$parse(unsafe { trimmed(text) }).map(|()| 0))
+        }
+
+        /// Prints the parameter.
+        ///
+        /// # Safety
+        ///
+        /// `page` must be a page to write to.
+        #[export]
+        unsafe extern "C" fn $get(page: *mut c_char) -> c_int {
+            // SAFETY: By the safety requirement.
+            from_result(|| unsafe { print(page, params::$value()) })
+        }
+    };
 }
 
-/// Prints `cc_swiotlb.watermark=`.
-///
-/// # Safety
-///
-/// `page` must be a page to write to.
-#[export]
-unsafe extern "C" fn cc_swiotlb_get_watermark(page: *mut c_char) -> c_int {
-    // SAFETY: By the safety requirement.
-    unsafe { print(page, fmt!("{}\n", params::watermark())) }
-}
-
-/// Sets `cc_swiotlb.max=`.
-///
-/// # Safety
-///
-/// `text` must be null or a valid string.
-#[export]
-unsafe extern "C" fn cc_swiotlb_set_max(text: *const c_char) -> c_int {
-    // SAFETY: By the safety requirement.
-    errno(params::set_max(unsafe { trimmed(text) }))
-}
-
-/// Prints `cc_swiotlb.max=`.
-///
-/// # Safety
-///
-/// `page` must be a page to write to.
-#[export]
-unsafe extern "C" fn cc_swiotlb_get_max(page: *mut c_char) -> c_int {
-    // SAFETY: By the safety requirement.
-    unsafe { print(page, fmt!("{}\n", params::max_bytes())) }
-}
-
-/// Sets `cc_swiotlb.from_device=`.
-///
-/// # Safety
-///
-/// `text` must be null or a valid string.
-#[export]
-unsafe extern "C" fn cc_swiotlb_set_from_device(text: *const c_char) -> c_int {
-    // SAFETY: By the safety requirement.
-    errno(params::set_from_device(unsafe { trimmed(text) }))
-}
-
-/// Prints `cc_swiotlb.from_device=`.
-///
-/// # Safety
-///
-/// `page` must be a page to write to.
-#[export]
-unsafe extern "C" fn cc_swiotlb_get_from_device(page: *mut c_char) -> c_int {
-    // SAFETY: By the safety requirement.
-    unsafe { print(page, fmt!("{}\n", params::from_device())) }
-}
-
-/// Sets `cc_swiotlb.idle_ms=`.
-///
-/// # Safety
-///
-/// `text` must be null or a valid string.
-#[export]
-unsafe extern "C" fn cc_swiotlb_set_idle_ms(text: *const c_char) -> c_int {
-    // SAFETY: By the safety requirement.
-    errno(params::set_idle(unsafe { trimmed(text) }))
-}
-
-/// Prints `cc_swiotlb.idle_ms=`.
-///
-/// # Safety
-///
-/// `page` must be a page to write to.
-#[export]
-unsafe extern "C" fn cc_swiotlb_get_idle_ms(page: *mut c_char) -> c_int {
-    // SAFETY: By the safety requirement.
-    unsafe { print(page, fmt!("{}\n", params::idle())) }
-}
+text_parameter!(
+    cc_swiotlb_set_watermark,
+    set_watermark,
+    cc_swiotlb_get_watermark,
+    watermark
+);
+text_parameter!(cc_swiotlb_set_max, set_max, cc_swiotlb_get_max, max_bytes);
+text_parameter!(
+    cc_swiotlb_set_from_device,
+    set_from_device,
+    cc_swiotlb_get_from_device,
+    from_device
+);
+text_parameter!(
+    cc_swiotlb_set_idle_ms,
+    set_idle,
+    cc_swiotlb_get_idle_ms,
+    idle
+);

@@ -80,9 +80,10 @@ impl Watermark {
             let (Some(size), Some(count)) = (parts.next(), parts.next()) else {
                 return Err(EINVAL);
             };
-            let size = usize::try_from(bytes(size)?).map_err(|_| EINVAL)?;
-            let class = SizeClass::of_slot_bytes(size).ok_or(EINVAL)?;
-            let count = number(count)?;
+            let (size, count) = (bytes(size)?, number(count)?);
+            let mut classes = SizeClass::ALL.into_iter();
+            let class = classes.find(|class| class.slot_bytes() as u64 == size);
+            let class = class.ok_or(EINVAL)?;
             // Naming a class twice is a slip: which one is meant?
             if count > MAX_SLOTS || slots[class].replace(count as u32).is_some() {
                 return Err(EINVAL);

@@ -39,6 +39,9 @@ const MAX_IDLE_MS: u32 = 3_600_000;
 /// Stands for `auto`.
 const PRICED: u32 = u32::MAX;
 
+/// The least that can be shared: a chunk.
+const CHUNK: u64 = CHUNK_BYTES as u64;
+
 /// Not set: the default counts. No total and no number of slots comes near it.
 const UNSET: u64 = u64::MAX;
 
@@ -50,10 +53,10 @@ static ZERO_FROM_DEVICE: Atomic<u32> = Atomic::new(0);
 
 /// What is kept ready: what was set, or what the guest's size asks for.
 pub(crate) fn watermark() -> Watermark {
-    let slots = PerClass::new(SLOTS.each_ref().map(|slots| match slots.load(Relaxed) {
+    let slots = PerClass::from_fn(|class| match SLOTS[class as usize].load(Relaxed) {
         UNSET => None,
         slots => Some(slots as u32),
-    }));
+    });
     match TOTAL.load(Relaxed) {
         _ if slots.iter().any(|(_, slots)| slots.is_some()) => Watermark::Slots(slots),
         UNSET => Watermark::for_guest(memory::ram_bytes(), cpus::online()),
@@ -68,9 +71,7 @@ pub(crate) fn default_watermark_bytes() -> u64 {
 
 /// Sets the watermark to what `text` says. [`EINVAL`] if that is not clear; nothing changes then.
 pub(crate) fn set_watermark(text: &[u8]) -> Result {
-    let watermark = Watermark::parse(text).inspect_err(|_| {
-        refused("watermark", text, FORM);
-    })?;
+    let watermark = understood(Watermark::parse(text), "watermark", text, FORM)?;
     let (total, slots) = match watermark {
         Watermark::Total(total) => (total, PerClass::from_fn(|_| None)),
         Watermark::Slots(slots) => (UNSET, slots),
@@ -95,21 +96,12 @@ pub(crate) fn max_bytes() -> u64 {
 ///
 /// A cap below what is shared already stops growth and takes nothing away.
 pub(crate) fn set_max(text: &[u8]) -> Result {
-    let bytes = parse::bytes(text)
-        .and_then(|bytes| {
-            if bytes == 0 || bytes >= CHUNK_BYTES as u64 {
-                Ok(bytes)
-            } else {
-                Err(EINVAL)
-            }
-        })
-        .inspect_err(|_| {
-            refused(
-                "max",
-                text,
-                "a size of 2M or more (512M), or 0 for the default",
-            )
-        })?;
+    let form = "a size of 2M or more (512M), or 0 for the default";
+    let bytes = match parse::bytes(text) {
+        Ok(1..CHUNK) => Err(EINVAL),
+        bytes => bytes,
+    };
+    let bytes = understood(bytes, "max", text, form)?;
     MAX_BYTES.store(bytes, Relaxed);
     changed();
     Ok(())
@@ -133,13 +125,8 @@ pub(crate) fn set_idle(text: &[u8]) -> Result {
             _ => Err(EINVAL),
         }),
     };
-    let ms = ms.inspect_err(|_| {
-        refused(
-            "idle_ms",
-            text,
-            "auto, milliseconds from 100 to 3600000 (10000), or 0 for never",
-        )
-    })?;
+    let form = "auto, milliseconds from 100 to 3600000 (10000), or 0 for never";
+    let ms = understood(ms, "idle_ms", text, form)?;
     IDLE_MS.store(ms, Relaxed);
     changed();
     Ok(())
@@ -163,20 +150,21 @@ pub(crate) fn from_device() -> &'static str {
 /// Sets it to the word `text`. [`EINVAL`] for any other word.
 pub(crate) fn set_from_device(text: &[u8]) -> Result {
     let zero = match text {
-        b"preserve" => 0,
-        b"zero" => 1,
-        _ => {
-            refused("from_device", text, "preserve or zero");
-            return Err(EINVAL);
-        }
+        b"preserve" => Ok(0),
+        b"zero" => Ok(1),
+        _ => Err(EINVAL),
     };
+    let zero = understood(zero, "from_device", text, "preserve or zero")?;
     ZERO_FROM_DEVICE.store(zero, Relaxed);
     Ok(())
 }
 
-fn refused(name: &str, text: &[u8], form: &str) {
-    let text = core::str::from_utf8(text).unwrap_or("(not text)");
-    pr_err!("{name}={text} is not understood and changes nothing; write {form}\n");
+/// Says what the right form of a parameter is, if `value` says that `text` does not have it.
+fn understood<T>(value: Result<T>, name: &str, text: &[u8], form: &str) -> Result<T> {
+    value.inspect_err(|_| {
+        let text = core::str::from_utf8(text).unwrap_or("(not text)");
+        pr_err!("{name}={text} is not understood and changes nothing; write {form}\n");
+    })
 }
 
 fn changed() {

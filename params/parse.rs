@@ -6,19 +6,12 @@ use kernel::prelude::*;
 
 /// A decimal number. [`EINVAL`] for anything else, an overflow included.
 pub(crate) fn number(text: &[u8]) -> Result<u64> {
-    if text.is_empty() {
-        return Err(EINVAL);
+    // What remains to fail is no digit, a sign included, or too many.
+    let digits = core::str::from_utf8(text)?;
+    match digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => digits.parse().map_err(|_| EINVAL),
+        false => Err(EINVAL),
     }
-    text.iter().try_fold(0u64, |value, byte| {
-        let digit = match byte {
-            b'0'..=b'9' => u64::from(byte.wrapping_sub(b'0')),
-            _ => return Err(EINVAL),
-        };
-        value
-            .checked_mul(10)
-            .and_then(|value| value.checked_add(digit))
-            .ok_or(EINVAL)
-    })
 }
 
 /// A decimal number of bytes, with K, M, G or T for powers of 1024. [`EINVAL`] for anything else.

@@ -55,6 +55,10 @@ use SizeClass::*;
 /// The class for offsets that need so many bits, from 9 on. There is no class of 1 KiB.
 const BY_BITS: [SizeClass; 11] = [B512, K2, K2, K4, K8, K16, K32, K64, K128, K256, K512];
 
+const NAMES: [&str; CLASSES] = [
+    "512", "2K", "4K", "8K", "16K", "32K", "64K", "128K", "256K", "512K",
+];
+
 impl SizeClass {
     /// All classes, the smallest first.
     pub(crate) const ALL: [Self; 10] = [B512, K2, K4, K8, K16, K32, K64, K128, K256, K512];
@@ -66,18 +70,10 @@ impl SizeClass {
     }
 
     /// The smallest class whose slots have a byte at offset `last`, [`None`] above the largest.
-    #[inline]
     pub(crate) fn reaching(last: usize) -> Option<Self> {
         // The number of bits that the offset needs is log2 of the slot, rounded up.
         let bits = usize::BITS - (last | (MIN_SLOT_BYTES - 1)).leading_zeros();
         BY_BITS.get(bits.wrapping_sub(MIN_SHIFT) as usize).copied()
-    }
-
-    /// The class of slots of exactly `bytes` bytes.
-    pub(crate) fn of_slot_bytes(bytes: usize) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|class| class.slot_bytes() == bytes)
     }
 
     /// The larger classes, the smallest of them first.
@@ -86,7 +82,6 @@ impl SizeClass {
     }
 
     /// log2 of the slot size.
-    #[inline]
     pub(crate) const fn shift(self) -> u32 {
         match self {
             B512 => MIN_SHIFT,
@@ -95,13 +90,11 @@ impl SizeClass {
     }
 
     /// Size of a slot in bytes.
-    #[inline]
     pub(crate) const fn slot_bytes(self) -> usize {
         1 << self.shift()
     }
 
     /// Slots in a span of this class.
-    #[inline]
     pub(crate) const fn slots_per_span(self) -> usize {
         SPAN_BYTES >> self.shift()
     }
@@ -126,18 +119,7 @@ impl SizeClass {
 
     /// Name as it is written in `cc_swiotlb.watermark=`.
     pub(crate) const fn name(self) -> &'static str {
-        match self {
-            B512 => "512",
-            K2 => "2K",
-            K4 => "4K",
-            K8 => "8K",
-            K16 => "16K",
-            K32 => "32K",
-            K64 => "64K",
-            K128 => "128K",
-            K256 => "256K",
-            K512 => "512K",
-        }
+        NAMES[self as usize]
     }
 }
 
@@ -151,11 +133,6 @@ impl<T> PerClass<T> {
         Self(SizeClass::ALL.map(value))
     }
 
-    /// The values by class, the smallest class first.
-    pub(crate) const fn new(values: [T; CLASSES]) -> Self {
-        Self(values)
-    }
-
     /// Each class and its value.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SizeClass, &T)> {
         SizeClass::ALL.into_iter().zip(&self.0)
@@ -165,19 +142,18 @@ impl<T> PerClass<T> {
 impl<T> Index<SizeClass> for PerClass<T> {
     type Output = T;
 
-    #[inline]
     fn index(&self, class: SizeClass) -> &T {
         &self.0[class as usize]
     }
 }
 
 impl<T> IndexMut<SizeClass> for PerClass<T> {
-    #[inline]
     fn index_mut(&mut self, class: SizeClass) -> &mut T {
         &mut self.0[class as usize]
     }
 }
 
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
 const _: () = {
     let mut shift = 0;
     while shift < BY_BITS.len() {
