@@ -4,14 +4,13 @@
 //!
 //! # Locking
 //!
-//! `state` is taken with interrupts disabled and held for a few instructions; nothing else is taken
+//! `rung` is taken with interrupts disabled and held for a few instructions; nothing else is taken
 //! while it is held. `quiet`, written with it held, saves the mapping path from taking it when there
 //! is nothing to say: kccd was rung already, and looks at everything when it wakes up. A mapping that
 //! sees it set a moment too long is heard at the next miss.
 
 use kernel::{
-    new_condvar,
-    new_spinlock_irq,
+    new_condvar, new_spinlock_irq,
     prelude::*,
     sync::{
         atomic::{
@@ -21,21 +20,19 @@ use kernel::{
         CondVar,
         SpinLockIrq, //
     },
-    time::msecs_to_jiffies, //
+    time::{
+        delay::fsleep,
+        msecs_to_jiffies,
+        Delta,
+        Jiffies, //
+    },
 };
-
-struct State {
-    rung: bool,
-    /// Nobody is woken for a ring.
-    deaf: bool,
-    stopped: bool,
-}
 
 /// The bell.
 #[pin_data]
 pub(crate) struct Bell {
     #[pin]
-    state: SpinLockIrq<State>,
+    rung: SpinLockIrq<bool>,
     #[pin]
     rang: CondVar,
     quiet: Atomic<bool>,
@@ -43,34 +40,37 @@ pub(crate) struct Bell {
     wanted_pages: Atomic<u64>,
     /// A mapping was refused.
     cried: Atomic<bool>,
+    stopped: Atomic<bool>,
 }
 
 impl Bell {
     /// A bell that was not rung.
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            state <- new_spinlock_irq!(State {
-                rung: false,
-                deaf: false,
-                stopped: false,
-            }),
+            rung <- new_spinlock_irq!(false),
             rang <- new_condvar!(),
             quiet: Atomic::new(false),
             wanted_pages: Atomic::new(0),
             cried: Atomic::new(false),
+            stopped: Atomic::new(false),
         })
     }
 
     /// Wakes kccd. Any context but NMI.
     pub(crate) fn ring(&self) {
         if !self.quiet.load(Relaxed) {
-            self.wake(|state| state.rung = true);
+            self.ring_anyway();
         }
     }
 
-    /// Wakes kccd after a parameter has changed. May sleep.
+    /// Wakes kccd for what it may not look at before it sleeps: a parameter has changed. Any context but
+    /// NMI.
     pub(crate) fn ring_anyway(&self) {
-        self.wake(|state| state.rung = true);
+        let mut rung = self.rung.lock();
+        *rung = true;
+        self.quiet.store(true, Relaxed);
+        drop(rung);
+        self.rang.notify_one();
     }
 
     /// Wakes kccd to give so many pages back. Any context but NMI.
@@ -97,50 +97,30 @@ impl Bell {
 
     /// Makes kccd return, now and for ever. Any context but NMI.
     pub(crate) fn stop(&self) {
-        self.wake(|state| state.stopped = true);
+        self.stopped.store(true, Relaxed);
+        self.ring_anyway();
     }
 
     /// Whether kccd has to return.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.state.lock().stopped
-    }
-
-    fn wake(&self, why: impl FnOnce(&mut State)) {
-        let mut state = self.state.lock();
-        why(&mut state);
-        self.quiet.store(true, Relaxed);
-        let wake = !state.deaf || state.stopped;
-        drop(state);
-        if wake {
-            self.rang.notify_one();
-        }
+        self.stopped.load(Relaxed)
     }
 
     /// Sleeps for `deaf_ms` milliseconds, and then until somebody rings, or until `timeout_ms`
     /// milliseconds are over. May sleep.
     pub(crate) fn wait(&self, deaf_ms: u32, timeout_ms: Option<u32>) {
-        let mut state = self.state.lock();
-        if deaf_ms > 0 && !state.stopped {
-            let timeout = msecs_to_jiffies(deaf_ms);
-            state.deaf = true;
-            // A kernel thread has no signals. Too early is no harm: it is time for another look.
-            let _ = self.rang.wait_interruptible_timeout(&mut state, timeout);
-            state.deaf = false;
+        if deaf_ms > 0 && !self.is_stopped() {
+            fsleep(Delta::from_millis(deaf_ms.into()));
         }
-        if !state.rung && !state.stopped {
+        let mut rung = self.rung.lock();
+        if !*rung && !self.is_stopped() {
             // From here on every ring is heard.
             self.quiet.store(false, Relaxed);
-            match timeout_ms {
-                None => {
-                    let _ = self.rang.wait_interruptible(&mut state);
-                }
-                Some(timeout_ms) => {
-                    let timeout = msecs_to_jiffies(timeout_ms);
-                    let _ = self.rang.wait_interruptible_timeout(&mut state, timeout);
-                }
-            }
+            let jiffies = timeout_ms.map_or(Jiffies::MAX, msecs_to_jiffies);
+            // A kernel thread has no signals. Too early is no harm: it is time for another look.
+            let _ = self.rang.wait_interruptible_timeout(&mut rung, jiffies);
         }
-        state.rung = false;
+        *rung = false;
         self.quiet.store(false, Relaxed);
     }
 }
