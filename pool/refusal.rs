@@ -40,29 +40,15 @@ pub(crate) enum Obstacle {
 
 impl Obstacle {
     const ALL: [Self; 3] = [Self::AtMax, Self::NoMemory, Self::Host];
-
-    /// The reason, and what helps.
-    fn text(this: Option<Self>) -> (&'static str, &'static str) {
-        match this {
-            None => (
-                "kccd is still converting memory",
-                "a larger cc_swiotlb.watermark= keeps more ready",
-            ),
-            Some(Self::AtMax) => (
-                "cc_swiotlb.max= is reached",
-                "a larger cc_swiotlb.max= allows more",
-            ),
-            Some(Self::NoMemory) => (
-                "there is no memory to convert",
-                "a larger cc_swiotlb.watermark= takes it while there is some",
-            ),
-            Some(Self::Host) => (
-                "the host refuses to convert memory",
-                "no parameter helps, look at the host",
-            ),
-        }
-    }
 }
+
+/// The reason and what helps: if nothing is in the way but time, and by obstacle.
+const TEXTS: [&str; 4] = [
+    "kccd is still converting memory; a larger cc_swiotlb.watermark= keeps more ready",
+    "cc_swiotlb.max= is reached; a larger cc_swiotlb.max= allows more",
+    "there is no memory to convert; a larger cc_swiotlb.watermark= takes it while there is some",
+    "the host refuses to convert memory; no parameter helps, look at the host",
+];
 
 /// Refused mappings and what was said about them.
 pub(crate) struct Refusals {
@@ -102,19 +88,20 @@ impl Refusals {
         self.obstacle.store(place, Relaxed);
     }
 
+    fn text(&self) -> &'static str {
+        TEXTS[self.obstacle.load(Relaxed) as usize % TEXTS.len()]
+    }
+
     /// How many there were since the last line, if there should be one now.
     fn to_tell(&self, now_ms: u64) -> Option<u64> {
         let told_ms = self.told_ms.load(Relaxed);
         let due = told_ms == 0 || now_ms.saturating_sub(told_ms) >= QUIET_MS;
-        // Of several CPUs one does it.
-        if !due
-            || self
-                .told_ms
-                .cmpxchg(told_ms, now_ms.max(1), Relaxed)
-                .is_err()
-        {
+        if !due {
             return None;
         }
+        // Of several CPUs one does it.
+        let told = self.told_ms.cmpxchg(told_ms, now_ms.max(1), Relaxed);
+        told.ok()?;
         let count = self.count();
         Some(count.saturating_sub(self.told.xchg(count, Relaxed)))
     }
@@ -142,12 +129,12 @@ impl Pool {
         let Some(count) = self.refusals.to_tell(memory::now_ms()) else {
             return NotMade::Refused;
         };
-        let (why, help) = Obstacle::text(self.refusals.obstacle());
+        let why = self.refusals.text();
         match class {
             Some(class) => dev_warn!(
                 dev.device(),
                 "cc_swiotlb: {count} mappings refused since the last message, this one of {size} \
-                 bytes for want of slots of {}: {why}; {help}\n",
+                 bytes for want of slots of {}: {why}\n",
                 class.name()
             ),
             None => dev_warn!(
@@ -196,19 +183,21 @@ mod tests {
     }
 
     #[test]
-    fn each_obstacle_names_cause_and_remedy() {
-        let [a, b, c] = Obstacle::ALL.map(Some);
-        let mut seen = [("", ""); 4];
-        for (place, obstacle) in [a, b, c, None].into_iter().enumerate() {
-            let text = Obstacle::text(obstacle);
-            assert!(!text.0.is_empty() && !text.1.is_empty() && !seen.contains(&text));
-            seen[place] = text;
+    fn each_obstacle_names_cause_and_remedy() -> Result {
+        let refusals = Refusals::new();
+        let mut seen = KVec::new();
+        for (obstacle, remedy) in [
+            (None, "a larger cc_swiotlb.watermark="),
+            (Some(Obstacle::AtMax), "a larger cc_swiotlb.max="),
+            (Some(Obstacle::NoMemory), "a larger cc_swiotlb.watermark="),
+            (Some(Obstacle::Host), "no parameter helps"),
+        ] {
+            refusals.set_obstacle(obstacle);
+            let (why, help) = refusals.text().split_once("; ").ok_or(EINVAL)?;
+            assert!(!why.is_empty() && help.starts_with(remedy));
+            assert!(!seen.contains(&why));
+            seen.push(why, GFP_KERNEL)?;
         }
-        assert!(Obstacle::text(Some(Obstacle::AtMax))
-            .1
-            .starts_with("a larger cc_swiotlb.max="));
-        assert!(Obstacle::text(None)
-            .1
-            .starts_with("a larger cc_swiotlb.watermark="));
+        Ok(())
     }
 }
