@@ -9,7 +9,6 @@ use crate::pool::slot::Mapping;
 use kernel::bindings;
 
 /// Copies a mapping to its slot.
-#[inline]
 pub(crate) fn to_shared(mapping: &Mapping) {
     // SAFETY:
     // - By the type invariants of `Mapping` both ranges are memory that the kernel maps: the shared
@@ -29,7 +28,6 @@ pub(crate) fn to_shared(mapping: &Mapping) {
 }
 
 /// Copies a mapping to its original buffer.
-#[inline]
 pub(crate) fn to_private(mapping: &Mapping) {
     // SAFETY: As for `to_shared()`. The device has initialised what it says it has, so that KMSAN is
     // told so.
@@ -45,7 +43,6 @@ pub(crate) fn to_private(mapping: &Mapping) {
 }
 
 /// Fills the slot with zeroes where a mapping lies.
-#[inline]
 pub(crate) fn zero_shared(mapping: &Mapping) {
     // SAFETY: As for the destination of `to_shared()`.
     unsafe {

@@ -6,6 +6,7 @@ use crate::pool::{
     address::Phys,
     layout::Constraints, //
 };
+use core::marker::PhantomData;
 use kernel::{
     bindings,
     device::Device, //
@@ -15,12 +16,9 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `raw` is a valid device that the caller of the DMA API keeps alive during the call.
+/// It is a valid device that the caller of the DMA API keeps alive during the call.
 #[derive(Clone, Copy)]
-pub(crate) struct DmaDevice<'a> {
-    raw: *mut bindings::device,
-    _call: core::marker::PhantomData<&'a Device>,
-}
+pub(crate) struct DmaDevice<'a>(*mut bindings::device, PhantomData<&'a Device>);
 
 impl<'a> DmaDevice<'a> {
     /// Wraps what the DMA API was called with.
@@ -28,57 +26,48 @@ impl<'a> DmaDevice<'a> {
     /// # Safety
     ///
     /// `raw` must be a valid device for all of `'a`.
-    #[inline]
     pub(super) unsafe fn from_raw(raw: *mut bindings::device) -> Self {
         // INVARIANT: By the safety requirement.
-        Self {
-            raw,
-            _call: core::marker::PhantomData,
-        }
+        Self(raw, PhantomData)
     }
 
     /// The pointer, for C.
-    #[inline]
     pub(crate) fn as_raw(self) -> *mut bindings::device {
-        self.raw
+        self.0
     }
 
     /// The device, to print about it.
     pub(crate) fn device(self) -> &'a Device {
         // SAFETY: By the type invariant the device is valid for `'a`.
-        unsafe { Device::from_raw(self.raw) }
+        unsafe { Device::from_raw(self.0) }
     }
 
     /// Address bits that a bounce buffer must share with the original buffer.
-    #[inline]
     pub(crate) fn min_align_mask(self) -> u64 {
         // SAFETY: By the type invariant the device is valid.
-        u64::from(unsafe { bindings::cc_swiotlb_min_align_mask(self.raw) })
+        u64::from(unsafe { bindings::cc_swiotlb_min_align_mask(self.0) })
     }
 
     /// All that the device demands of an address; `alloc_align_mask` is the mapping's own demand.
-    #[inline]
     pub(crate) fn constraints(self, alloc_align_mask: u64) -> Constraints {
         Constraints {
             min_align_mask: self.min_align_mask(),
             alloc_align_mask,
             // SAFETY: By the type invariant the device is valid.
-            seg_boundary_mask: unsafe { bindings::cc_swiotlb_seg_boundary(self.raw) } as u64,
+            seg_boundary_mask: unsafe { bindings::cc_swiotlb_seg_boundary(self.0) } as u64,
         }
     }
 
     /// Where the device sees the shared memory at `addr`.
-    #[inline]
     pub(crate) fn address_of(self, addr: Phys) -> u64 {
         // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::cc_swiotlb_dma_addr(self.raw, addr.raw()) }
+        unsafe { bindings::cc_swiotlb_dma_addr(self.0, addr.raw()) }
     }
 
     /// Whether the device is ours to serve: it has no pool of its own.
-    #[inline]
     pub(super) fn is_served(self) -> bool {
         // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::cc_swiotlb_serves(self.raw) }
+        unsafe { bindings::cc_swiotlb_serves(self.0) }
     }
 
     /// Whether the device can address everything up to `last`, which is what
@@ -88,18 +77,16 @@ impl<'a> DmaDevice<'a> {
     /// # Safety
     ///
     /// The device must have a DMA mask, and must be served.
-    #[inline]
     pub(crate) unsafe fn reaches_all(self, last: u64) -> bool {
         // SAFETY: By the type invariant the device is valid; the rest by the safety requirement.
-        unsafe { bindings::cc_swiotlb_reaches_all(self.raw, last) }
+        unsafe { bindings::cc_swiotlb_reaches_all(self.0, last) }
     }
 
     /// Whether the device can address `size` bytes at `addr`.
-    #[inline]
     pub(crate) fn reaches(self, addr: Phys, size: usize) -> bool {
         let first = self.address_of(addr);
         // SAFETY: By the type invariant the device is valid.
-        let limit = unsafe { bindings::cc_swiotlb_dma_limit(self.raw) };
+        let limit = unsafe { bindings::cc_swiotlb_dma_limit(self.0) };
         // What `DMA_MAPPING_ERROR` is: the address has no translation.
         first != u64::MAX
             && first
@@ -108,17 +95,15 @@ impl<'a> DmaDevice<'a> {
     }
 
     /// Waits for what `arch_sync_dma_for_cpu()` began, before bytes that the device wrote are read.
-    #[inline]
     pub(crate) fn flush(self) {
         // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::cc_swiotlb_sync_flush(self.raw) }
+        unsafe { bindings::cc_swiotlb_sync_flush(self.0) }
     }
 
     /// Makes the DMA API sync this device's mappings from now on: it has one that is bounced.
-    #[inline]
     pub(crate) fn reset_need_sync(self) {
         // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::cc_swiotlb_reset_need_sync(self.raw) }
+        unsafe { bindings::cc_swiotlb_reset_need_sync(self.0) }
     }
 }
 

@@ -8,16 +8,17 @@
 use super::device::DmaDevice;
 use crate::pool::{
     address::Phys,
-    request::{
-        Direction,
-        Request, //
-    },
+    request::Request,
     NotMade, //
 };
 use kernel::{
     bindings,
+    bindings::dma_data_direction,
     prelude::*, //
 };
+
+const DMA_TO_DEVICE: dma_data_direction = dma_data_direction::DMA_TO_DEVICE;
+const DMA_FROM_DEVICE: dma_data_direction = dma_data_direction::DMA_FROM_DEVICE;
 
 /// `DMA_MAPPING_ERROR`: the mapping is refused.
 const REFUSED: bindings::phys_addr_t = !0;
@@ -35,25 +36,6 @@ fn raw(made: Result<Phys, NotMade>) -> bindings::phys_addr_t {
     }
 }
 
-/// What a mapping is asked for with.
-///
-/// # Safety
-///
-/// The buffer must stay until the mapping is undone.
-#[inline]
-unsafe fn request(
-    orig: bindings::phys_addr_t,
-    size: usize,
-    alloc_align_mask: c_uint,
-    dir: bindings::dma_data_direction,
-    attrs: c_ulong,
-) -> Request {
-    let dir = Direction::from_raw(dir);
-    let quiet = attrs & bindings::DMA_ATTR_NO_WARN as c_ulong != 0;
-    // SAFETY: By the safety requirement.
-    unsafe { Request::new(orig, size, alloc_align_mask, dir, quiet) }
-}
-
 /// Maps `size` bytes at `orig`.
 ///
 /// # Safety
@@ -66,7 +48,7 @@ unsafe extern "C" fn __cc_swiotlb_map(
     orig: bindings::phys_addr_t,
     size: usize,
     alloc_align_mask: c_uint,
-    dir: bindings::dma_data_direction,
+    dir: dma_data_direction,
     // Mappings are copied in whatever these say, as swiotlb.c does: the slot must not carry what was
     // in it before.
     attrs: c_ulong,
@@ -81,7 +63,7 @@ unsafe extern "C" fn __cc_swiotlb_map(
         return LEGACY;
     };
     // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
-    let request = unsafe { request(orig, size, alloc_align_mask, dir, attrs) };
+    let request = unsafe { Request::from_raw(orig, size, alloc_align_mask, dir, attrs) };
     raw(pool.map(dev, &request))
 }
 
@@ -97,14 +79,14 @@ unsafe extern "C" fn __cc_swiotlb_map_at_hand(
     dev: *mut bindings::device,
     orig: bindings::phys_addr_t,
     size: usize,
-    dir: bindings::dma_data_direction,
+    dir: dma_data_direction,
     attrs: c_ulong,
 ) -> bindings::dma_addr_t {
     // SAFETY: By the safety requirement.
     let device = unsafe { DmaDevice::from_raw(dev) };
     if let Some(pool) = crate::pool().filter(|_| device.is_served()) {
         // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
-        let request = unsafe { request(orig, size, 0, dir, attrs) };
+        let request = unsafe { Request::from_raw(orig, size, 0, dir, attrs) };
         // SAFETY: By the safety requirement the device has a DMA mask, and it is served.
         if let Some(addr) = unsafe { pool.map_at_hand(device, &request) } {
             return device.address_of(addr);
@@ -124,13 +106,12 @@ unsafe extern "C" fn __cc_swiotlb_unmap(
     dev: *mut bindings::device,
     addr: bindings::phys_addr_t,
     size: usize,
-    dir: bindings::dma_data_direction,
+    dir: dma_data_direction,
     attrs: c_ulong,
 ) -> bool {
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
-    let copy = Direction::from_raw(dir).device_writes()
-        && attrs & bindings::DMA_ATTR_SKIP_CPU_SYNC as c_ulong == 0;
+    let copy = dir != DMA_TO_DEVICE && attrs & bindings::DMA_ATTR_SKIP_CPU_SYNC as c_ulong == 0;
     crate::pool().is_some_and(|pool| pool.unmap(dev, Phys::new(addr), size, copy))
 }
 
@@ -144,13 +125,19 @@ unsafe extern "C" fn __cc_swiotlb_sync(
     dev: *mut bindings::device,
     addr: bindings::phys_addr_t,
     size: usize,
-    dir: bindings::dma_data_direction,
+    dir: dma_data_direction,
     for_cpu: bool,
 ) -> bool {
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
-    let dir = Direction::from_raw(dir);
-    crate::pool().is_some_and(|pool| pool.sync(dev, Phys::new(addr), size, dir, for_cpu))
+    // With DMA_NONE, of which the DMA API has complained already, copying both ways loses nothing.
+    let wanted = dir
+        != if for_cpu {
+            DMA_TO_DEVICE
+        } else {
+            DMA_FROM_DEVICE
+        };
+    crate::pool().is_some_and(|pool| pool.sync(dev, Phys::new(addr), size, wanted, for_cpu))
 }
 
 /// Whether `addr` lies in one of our slots.
@@ -185,7 +172,7 @@ unsafe extern "C" fn __cc_swiotlb_map_last(
     orig: bindings::phys_addr_t,
     size: usize,
     alloc_align_mask: c_uint,
-    dir: bindings::dma_data_direction,
+    dir: dma_data_direction,
     attrs: c_ulong,
 ) -> bindings::phys_addr_t {
     // SAFETY: By the safety requirement.
@@ -194,8 +181,8 @@ unsafe extern "C" fn __cc_swiotlb_map_last(
         return LEGACY;
     };
     // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
-    let request = unsafe { request(orig, size, alloc_align_mask, dir, attrs) };
-    crate::pool().map_or(LEGACY, |pool| raw(pool.map_last(dev, &request)))
+    let request = unsafe { Request::from_raw(orig, size, alloc_align_mask, dir, attrs) };
+    raw(pool.map_last(dev, &request))
 }
 
 /// The largest mapping that `dev` may ask for, in bytes; 0 if that is for the legacy pool to say.
@@ -223,15 +210,26 @@ unsafe extern "C" fn cc_swiotlb_stop() {
     }
 }
 
-impl Direction {
-    /// The direction as the DMA API has it.
-    #[inline]
-    fn from_raw(dir: bindings::dma_data_direction) -> Self {
-        match dir {
-            bindings::dma_data_direction::DMA_TO_DEVICE => Self::ToDevice,
-            bindings::dma_data_direction::DMA_FROM_DEVICE => Self::FromDevice,
-            // Or DMA_NONE: the DMA API has complained already; copying both ways loses nothing.
-            _ => Self::Bidirectional,
+impl Request {
+    /// What the DMA API was called with.
+    ///
+    /// # Safety
+    ///
+    /// The buffer must stay until the mapping is undone.
+    unsafe fn from_raw(
+        orig: bindings::phys_addr_t,
+        size: usize,
+        alloc_align_mask: c_uint,
+        dir: dma_data_direction,
+        attrs: c_ulong,
+    ) -> Self {
+        // INVARIANT: By the safety requirement.
+        Self {
+            orig: Phys::new(orig),
+            size,
+            alloc_align_mask: u64::from(alloc_align_mask),
+            from_device: dir == DMA_FROM_DEVICE,
+            quiet: attrs & bindings::DMA_ATTR_NO_WARN as c_ulong != 0,
         }
     }
 }

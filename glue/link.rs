@@ -27,7 +27,6 @@ impl<T: Sync + 'static> Link<T> {
     }
 
     /// What it refers to.
-    #[inline]
     pub(crate) fn get(&self) -> Option<&'static T> {
         let target = self.0.load(Acquire).cast_const();
         // SAFETY: By the type invariant it is null, or valid for reads for ever.
@@ -35,7 +34,6 @@ impl<T: Sync + 'static> Link<T> {
     }
 
     /// Makes it refer to `target`.
-    #[inline]
     pub(crate) fn set(&self, target: Option<&'static T>) {
         let target = target.map_or(ptr::null(), ptr::from_ref);
         // INVARIANT: Null, or just made from a `&'static T`.

@@ -92,7 +92,7 @@ impl Stack {
 
 /// What one CPU holds of one class: a cache line of its own.
 #[repr(C, align(64))]
-struct ClassCache {
+pub(super) struct ClassCache {
     stack: UnsafeCell<Stack>,
     /// Slots that mappings made on this CPU took.
     taken: Atomic<u64>,
@@ -127,7 +127,7 @@ pub(crate) struct CpuCaches(KVVec<CpuCache>);
 unsafe impl Send for CpuCaches {}
 
 // SAFETY: `stack` is accessed through `with()`, which gives a CPU access to its own, and through
-// `with_dead()`, for a CPU that executes nothing; the counters are atomic.
+// `drain()`, for a CPU that executes nothing; the counters are atomic.
 unsafe impl Sync for CpuCaches {}
 
 impl CpuCaches {
@@ -165,7 +165,7 @@ impl CpuCaches {
     ///
     /// [`None`] if there is no such CPU.
     #[inline]
-    fn with<R>(
+    pub(super) fn with<R>(
         &self,
         class: SizeClass,
         _irq: &LocalInterruptDisabled,
@@ -177,7 +177,7 @@ impl CpuCaches {
         //   (include/linux/interrupt_rc.h), does so by `local_irq_save()`, whatever the kernel's
         //   preemption. So we stay on this CPU and nothing interrupts us. Other CPUs only ever
         //   access their own cache, or that of a CPU that is dead, and we are alive.
-        // - All calls of this are in this file. What is passed on to `f` is given slots and changes
+        // - All calls of this are in this file and in help.rs. What `f` calls is given slots and changes
         //   depots, which know nothing of caches: nothing comes back here.
         let stack = unsafe { &mut *cache.stack.get() };
         Some(f(stack, cache))
@@ -211,47 +211,31 @@ impl CpuCaches {
         .unwrap_or(Err(slot))
     }
 
-    /// Lets `f` change this CPU's stack of `class`.
-    pub(super) fn change<R>(
+    /// Empties this CPU's stack of `class`, or that of a CPU that is dead; `home` takes what was in it.
+    pub(super) fn drain(
         &self,
-        class: SizeClass,
-        irq: &LocalInterruptDisabled,
-        f: impl FnOnce(&mut Stack) -> R,
-    ) -> Option<R> {
-        self.with(class, irq, |stack, _| f(stack))
-    }
-
-    /// Empties this CPU's stack of `class`; `home` takes what was in it.
-    pub(crate) fn drain(
-        &self,
+        dead: Option<&DeadCpu>,
         class: SizeClass,
         irq: &LocalInterruptDisabled,
         home: impl FnOnce(&[FreeSlot]),
     ) {
-        self.change(class, irq, |stack| {
+        let empty = |stack: &mut Stack| {
             stack.shed(0, home);
             stack.set_limit(1);
-        });
-    }
-
-    /// The same for a CPU that is dead.
-    pub(crate) fn drain_dead(
-        &self,
-        cpu: &DeadCpu,
-        class: SizeClass,
-        home: impl FnOnce(&[FreeSlot]),
-    ) {
-        let Some(cache) = self.of_cpu(cpu.id(), class) else {
+        };
+        let Some(cpu) = dead else {
+            self.with(class, irq, |stack, _| empty(stack));
             return;
         };
-        // SAFETY:
-        // - By the type invariant of `DeadCpu`, the CPU executes nothing from before its creation
-        //   until it is gone. So nobody is in `with()` for its cache: that takes being on the CPU.
-        // - There is one `DeadCpu` for a CPU at a time, which we have a reference to on this thread
-        //   alone, so that nobody else is here for the same CPU.
-        // - What the CPU did before it died has happened for us: it was waited for.
-        let stack = unsafe { &mut *cache.stack.get() };
-        stack.shed(0, home);
+        if let Some(cache) = self.of_cpu(cpu.id(), class) {
+            // SAFETY:
+            // - By the type invariant of `DeadCpu`, the CPU executes nothing from before its creation
+            //   until it is gone. So nobody is in `with()` for its cache: that takes being on the CPU.
+            // - There is one `DeadCpu` for a CPU at a time, which we have a reference to on this thread
+            //   alone, so that nobody else is here for the same CPU.
+            // - What the CPU did before it died has happened for us: it was waited for.
+            empty(unsafe { &mut *cache.stack.get() });
+        }
     }
 
     /// The CPUs whose stacks have changed since they were drained.
@@ -322,7 +306,7 @@ impl CpuCaches {
     /// Exchanges this CPU's stacks for others.
     pub(super) fn exchange(&self, stacks: &mut [(SizeClass, Stack)], irq: &LocalInterruptDisabled) {
         for (class, other) in stacks {
-            self.change(*class, irq, |stack| core::mem::swap(stack, other));
+            self.with(*class, irq, |stack, _| core::mem::swap(stack, other));
         }
     }
 }

@@ -25,10 +25,6 @@ use super::{
     },
 };
 use kernel::{
-    interrupt::{
-        local_interrupt_disable,
-        LocalInterruptDisabled, //
-    },
     new_spinlock_irq,
     prelude::*,
     sync::{
@@ -117,12 +113,11 @@ impl Depot {
         stock: &Stock,
         reach: Reach,
         most: usize,
-        irq: &LocalInterruptDisabled,
         mut taken: impl FnMut(FreeSlot),
     ) {
-        let mut spans = self.spans.lock_with(irq);
+        let mut spans = self.spans.lock();
         if self.within(reach) == 0 {
-            self.bind_one(&mut spans, stock, reach, irq);
+            self.bind_one(&mut spans, stock, reach);
         }
         let batch = self.within(reach).min(most as u32);
         let mut left = batch;
@@ -137,18 +132,12 @@ impl Depot {
         self.free.store(self.free() - (batch - left), Relaxed);
     }
 
-    fn bind_one(
-        &self,
-        spans: &mut Spans,
-        stock: &Stock,
-        reach: Reach,
-        irq: &LocalInterruptDisabled,
-    ) -> bool {
-        let Some(span) = stock.take(reach, irq) else {
+    fn bind_one(&self, spans: &mut Spans, stock: &Stock, reach: Reach) -> bool {
+        let Some(span) = stock.take(reach) else {
             return false;
         };
         if span.bind(self.class).is_err() {
-            stock.put(span, irq);
+            stock.put(span);
             return false;
         }
         spans.add(span);
@@ -159,9 +148,8 @@ impl Depot {
 
     /// Binds a span ahead of need. Returns whether there was one. May sleep.
     pub(crate) fn bind_ahead(&self, stock: &Stock) -> bool {
-        let irq = local_interrupt_disable();
-        let mut spans = self.spans.lock_with(&irq);
-        self.bind_one(&mut spans, stock, Reach::Ready, &irq)
+        let mut spans = self.spans.lock();
+        self.bind_one(&mut spans, stock, Reach::Ready)
     }
 
     /// Whether the watermark can do without a span whose slots are all home.
@@ -173,27 +161,20 @@ impl Depot {
     /// that has changed. May sleep.
     pub(crate) fn release(&self, stock: &Stock) {
         while self.has_spare() {
-            let irq = local_interrupt_disable();
-            let mut spans = self.spans.lock_with(&irq);
+            let mut spans = self.spans.lock();
             let Some(span) = spans.first_at(ALL_HOME) else {
                 return;
             };
-            self.unbind(&mut spans, stock, span, &irq);
+            self.unbind(&mut spans, stock, span);
         }
     }
 
-    fn unbind(
-        &self,
-        spans: &mut Spans,
-        stock: &Stock,
-        span: &'static Span,
-        irq: &LocalInterruptDisabled,
-    ) {
+    fn unbind(&self, spans: &mut Spans, stock: &Stock, span: &'static Span) {
         spans.remove(span);
         self.free.store(self.free() - self.per_span(), Relaxed);
         self.slots.store(self.slots() - self.per_span(), Relaxed);
         span.unbind();
-        stock.put(span, irq);
+        stock.put(span);
     }
 
     /// Takes slots home, each to the span that it is a part of. A span whose slots are all home then
@@ -201,17 +182,16 @@ impl Depot {
     pub(super) fn put(
         &self,
         stock: &Stock,
-        irq: &LocalInterruptDisabled,
         slots: impl Iterator<Item = (&'static Span, FreeSlot)>,
     ) {
-        let mut spans = self.spans.lock_with(irq);
+        let mut spans = self.spans.lock();
         for (span, slot) in slots {
             spans.remove(span);
             span.put(self.class, slot);
             spans.add(span);
             self.free.store(self.free() + 1, Relaxed);
             if span.home_slots() == self.per_span() && self.has_spare() {
-                self.unbind(&mut spans, stock, span, irq);
+                self.unbind(&mut spans, stock, span);
             }
         }
     }

@@ -31,7 +31,6 @@ const LEAF_ENTRIES: usize = 1 << (LEAF_SHIFT - SPAN_SHIFT);
 
 type Leaf = [Link<Span>; LEAF_ENTRIES];
 
-#[inline]
 fn entry(leaf: &Leaf, addr: Phys) -> &Link<Span> {
     &leaf[addr.span_index() % LEAF_ENTRIES]
 }
@@ -56,7 +55,6 @@ impl Directory {
         Ok(Self { leaves, bytes })
     }
 
-    #[inline]
     fn leaf(&self, addr: Phys) -> Option<&Link<Leaf>> {
         self.leaves.get((addr.raw() >> LEAF_SHIFT) as usize)
     }

@@ -141,11 +141,11 @@ impl Pool {
         } else {
             1
         };
-        self.caches.change(class, irq, |stack| {
+        self.caches.with(class, irq, |stack, _| {
             let batch = stack.limit().div_ceil(2).min(share);
             stack.set_limit((stack.limit() * 2).min(share));
             let depot = node.depot(class);
-            depot.take(node.stock(), reach, batch, irq, |slot| {
+            depot.take(node.stock(), reach, batch, |slot| {
                 // There is room: the stack was empty, and a batch is at most half of it.
                 let _ = stack.push(slot);
             });
@@ -213,8 +213,8 @@ impl Pool {
             let home = self.nearest().next();
             home.map_or(1, |node| self.share(node, class))
         };
-        let take_home = |slots: &[FreeSlot]| self.take_home(class, slots, irq);
-        self.caches.change(class, irq, |stack| {
+        let take_home = |slots: &[FreeSlot]| self.take_home(class, slots);
+        self.caches.with(class, irq, |stack, _| {
             if !closed && stack.can_grow() && share() > stack.limit() {
                 stack.set_limit(stack.limit() * 2);
             } else {
@@ -224,7 +224,7 @@ impl Pool {
         });
         let pushed = self.caches.push(class, slot, irq);
         if closed {
-            self.caches.drain(class, irq, take_home);
+            self.caches.drain(None, class, irq, take_home);
         }
         if let Err(slot) = pushed {
             take_home(&[slot]);
@@ -232,7 +232,7 @@ impl Pool {
     }
 
     /// Takes slots of `class` home, each to its own span on its own node.
-    fn take_home(&self, class: SizeClass, slots: &[FreeSlot], irq: &LocalInterruptDisabled) {
+    fn take_home(&self, class: SizeClass, slots: &[FreeSlot]) {
         let with_home = |slot: &FreeSlot| {
             let span = self.directory.get(slot.base)?;
             Some((self.nodes.get(span.chunk()?.node())?, span, *slot))
@@ -242,7 +242,7 @@ impl Pool {
         while let Some((node, ..)) = slots.peek().copied() {
             let of_node = iter::from_fn(|| slots.next_if(|(other, ..)| ptr::eq(*other, node)));
             let of_node = of_node.map(|(_, span, slot)| (span, slot));
-            node.depot(class).put(node.stock(), irq, of_node);
+            node.depot(class).put(node.stock(), of_node);
         }
         if self.nodes().any(|node| node.stock().is_high()) {
             self.bell.ring();
@@ -256,11 +256,8 @@ impl Pool {
         let activity = self.caches.activity(cpu);
         for class in SizeClass::ALL {
             let irq = local_interrupt_disable();
-            let take_home = |slots: &[FreeSlot]| self.take_home(class, slots, &irq);
-            match dead {
-                Some(cpu) => self.caches.drain_dead(cpu, class, take_home),
-                None => self.caches.drain(class, &irq, take_home),
-            }
+            let take_home = |slots: &[FreeSlot]| self.take_home(class, slots);
+            self.caches.drain(dead, class, &irq, take_home);
         }
         self.caches.note_drained(cpu, activity);
     }

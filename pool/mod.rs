@@ -72,10 +72,7 @@ use misuse::{
 };
 use node::Node;
 use refusal::Refusals;
-use request::{
-    Direction,
-    Request, //
-};
+use request::Request;
 use slot::{
     Mapping,
     Slot, //
@@ -164,19 +161,19 @@ impl Pool {
             return Err(NotMade::Legacy);
         };
         let (slot, class) = match self.take(layout.class) {
-            Ok(found) => found,
+            Ok((slot, class)) if dev.reaches(slot.base.add(layout.offset), request.size) => {
+                (slot, class)
+            }
             Err(NotMade::Refused) => return Err(self.refuse(dev, request, Some(layout.class))),
-            Err(NotMade::Legacy) => {
+            unserved => {
+                if let Ok((slot, class)) = unserved {
+                    self.put_back(slot, class);
+                    self.stats.unreachable.add(1);
+                }
                 self.fell_back(dev, request, layout.class, None);
                 return Err(NotMade::Legacy);
             }
         };
-        if !dev.reaches(slot.base.add(layout.offset), request.size) {
-            self.put_back(slot, class);
-            self.stats.unreachable.add(1);
-            self.fell_back(dev, request, layout.class, None);
-            return Err(NotMade::Legacy);
-        }
         if class != layout.class {
             self.fell_back(dev, request, layout.class, Some(class));
         }
@@ -212,7 +209,7 @@ impl Pool {
         // - The layout is of a class that holds offset and size, and no smaller class is taken.
         let mapping = unsafe { Mapping::new(addr, request.orig, request.size) };
         dev.reset_need_sync();
-        if request.direction == Direction::FromDevice && params::zero_from_device() {
+        if request.from_device && params::zero_from_device() {
             bounce::zero_shared(&mapping);
         } else {
             // Also for a device that only writes: it may write less than all, and what it leaves
@@ -241,7 +238,7 @@ impl Pool {
         };
         if !span.is_bound_as(binding) {
             // See span.rs.
-            slot.slot.unclaim(&mapping);
+            slot.slot.begin(&mapping);
             self.misuse(dev, Misuse::DoubleUnmap, addr, size);
             return true;
         }
@@ -274,8 +271,8 @@ impl Pool {
         claimed.ok()
     }
 
-    /// Copies `size` bytes from `addr` on to the original buffer, or from it, if the device may
-    /// write, or read.
+    /// Copies `size` bytes from `addr` on to the original buffer `for_cpu`, and else from it, if that
+    /// is `wanted`.
     ///
     /// Returns whether the address is ours. Any context but NMI.
     #[inline]
@@ -284,10 +281,10 @@ impl Pool {
         dev: DmaDevice<'_>,
         addr: Phys,
         size: usize,
-        dir: Direction,
+        wanted: bool,
         for_cpu: bool,
     ) -> bool {
-        if !(for_cpu && dir.device_writes() || !for_cpu && dir.device_reads()) {
+        if !wanted {
             return self.owns(addr);
         }
         // So that the memory stays shared until the copy is over, see design.rst.

@@ -67,26 +67,22 @@ impl Mapping {
     /// # Safety
     ///
     /// The type invariants must hold.
-    #[inline]
     pub(crate) unsafe fn new(shared: Phys, orig: Phys, size: usize) -> Self {
         // INVARIANT: By the safety requirement.
         Self { shared, orig, size }
     }
 
     /// Where it lies in shared memory.
-    #[inline]
     pub(crate) fn shared(&self) -> Phys {
         self.shared
     }
 
     /// Physical address of the original buffer.
-    #[inline]
     pub(crate) fn orig(&self) -> Phys {
         self.orig
     }
 
     /// Size in bytes.
-    #[inline]
     pub(crate) fn size(&self) -> usize {
         self.size
     }
@@ -104,7 +100,6 @@ impl Mapping {
     }
 
     /// The first `bytes` bytes.
-    #[inline]
     pub(crate) fn first(&self, bytes: usize) -> Self {
         // INVARIANT: A part of what it was.
         Self {
@@ -116,7 +111,6 @@ impl Mapping {
 
 /// The word of a record: a mark, how far into its span the mapping lies, and its size, of which each
 /// has at most 2^19 bytes.
-#[inline]
 fn word_of(shared: Phys, size: usize) -> u64 {
     MAPPED | ((shared.offset_in(SPAN_SHIFT) as u64) << FIELD_BITS) | size as u64
 }
@@ -143,7 +137,7 @@ impl Slot {
         }
     }
 
-    /// Records a mapping. To be called by the slot's owner only, of a free slot.
+    /// Records a mapping. To be called by the slot's owner only: of a free slot, or to take back a claim.
     #[inline]
     pub(crate) fn begin(&self, mapping: &Mapping) {
         // INVARIANT: The address is there before the mark says so. And it is not before the slot is
@@ -218,14 +212,6 @@ impl Slot {
         let claimed = self.word.cmpxchg(word, word | ENDING, Acquire);
         let claimed = claimed.ok().and_then(|word| self.decode(word, addr));
         claimed.ok_or(Misuse::DoubleUnmap)
-    }
-
-    /// Takes back a claim on `mapping` that turned out to be of another slot.
-    #[cold]
-    pub(crate) fn unclaim(&self, mapping: &Mapping) {
-        let word = word_of(mapping.shared, mapping.size);
-        // INVARIANT: As before the claim.
-        self.word.store(word, Release);
     }
 
     /// Ends the mapping that the caller has claimed; the caller owns the slot now.

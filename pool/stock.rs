@@ -21,7 +21,6 @@ use super::{
     span::Span, //
 };
 use kernel::{
-    interrupt::LocalInterruptDisabled,
     new_spinlock_irq,
     prelude::*,
     sync::{
@@ -162,12 +161,8 @@ impl Stock {
     }
 
     /// Takes a span for a depot to bind.
-    pub(super) fn take(
-        &self,
-        reach: Reach,
-        irq: &LocalInterruptDisabled, //
-    ) -> Option<&'static Span> {
-        let mut chunks = self.chunks.lock_with(irq);
+    pub(super) fn take(&self, reach: Reach) -> Option<&'static Span> {
+        let mut chunks = self.chunks.lock();
         if self.within(reach) == 0 {
             return None;
         }
@@ -182,11 +177,11 @@ impl Stock {
     }
 
     /// Takes an unbound span back.
-    pub(super) fn put(&self, span: &'static Span, irq: &LocalInterruptDisabled) {
+    pub(super) fn put(&self, span: &'static Span) {
         let Some(chunk) = span.chunk() else {
             return;
         };
-        let mut chunks = self.chunks.lock_with(irq);
+        let mut chunks = self.chunks.lock();
         chunks.remove(chunk);
         chunk.put(span);
         chunks.add(chunk);

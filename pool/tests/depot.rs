@@ -22,10 +22,7 @@ use crate::pool::{
         Stock, //
     },
 };
-use kernel::{
-    interrupt::local_interrupt_disable,
-    prelude::*, //
-};
+use kernel::prelude::*;
 
 #[kunit_tests(cc_swiotlb_depot)]
 mod tests {
@@ -60,15 +57,13 @@ mod tests {
         /// Takes at most `batch` slots.
         fn take(&self, reach: Reach, batch: usize) -> Result<KVec<FreeSlot>> {
             let mut taken = KVec::with_capacity(batch, GFP_KERNEL)?;
-            let irq = local_interrupt_disable();
-            self.depot.take(&self.stock, reach, batch, &irq, |slot| {
+            self.depot.take(&self.stock, reach, batch, |slot| {
                 let _ = taken.push_within_capacity(slot);
             });
             Ok(taken)
         }
 
         fn put(&self, slots: &[FreeSlot]) {
-            let irq = local_interrupt_disable();
             let with_span = |slot: &FreeSlot| {
                 let spans = self.chunks.iter().flat_map(|chunk| chunk.spans());
                 let base = slot.base.raw() & !(SPAN_BYTES as u64 - 1);
@@ -76,7 +71,7 @@ mod tests {
                 Some((span?, *slot))
             };
             let slots = slots.iter().filter_map(with_span);
-            self.depot.put(&self.stock, &irq, slots);
+            self.depot.put(&self.stock, slots);
         }
 
         fn span_of(slot: &FreeSlot) -> usize {

@@ -16,10 +16,7 @@ use crate::pool::{
         WINDOWS, //
     },
 };
-use kernel::{
-    interrupt::local_interrupt_disable,
-    prelude::*, //
-};
+use kernel::prelude::*;
 
 #[kunit_tests(cc_swiotlb_stock)]
 mod tests {
@@ -36,11 +33,11 @@ mod tests {
     }
 
     fn take(stock: &Stock, reach: Reach) -> Option<&'static Span> {
-        stock.take(reach, &local_interrupt_disable())
+        stock.take(reach)
     }
 
     fn put(stock: &Stock, span: &'static Span) {
-        stock.put(span, &local_interrupt_disable());
+        stock.put(span);
     }
 
     /// The number of the chunk that a span is of.
