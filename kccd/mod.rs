@@ -197,7 +197,7 @@ impl Kccd {
             view.ready_bytes = node.ready_bytes();
             view.unbound = stock.unbound();
             view.bound = stock.bound();
-            stock.set_levels(view.low_spans(), reserve, large_reserve);
+            stock.set_levels(view.watermark_spans(), reserve, large_reserve);
             view.demand = stock.demand();
             view.to_bind = to_bind(node);
             view.bindable = stock.within(Reach::Ready);
@@ -323,9 +323,10 @@ impl Kccd {
         // Something will be there before long.
         let is_soon = state.holdings.leaving_bytes() > 0 || state.wanted_bytes > 0;
         for (node, view) in self.pool.nodes().zip(&state.nodes) {
-            let high = (view.unbound + 1).max(view.low_spans() + SPANS_PER_CHUNK as u32);
+            let low = view.low_spans();
+            let high = (view.unbound + 1).max(low + SPANS_PER_CHUNK as u32);
             node.stock()
-                .listen(view.unbound, timeout_ms.is_none().then_some(high));
+                .listen(low.min(view.unbound), timeout_ms.is_none().then_some(high));
         }
         match is_soon {
             true => Some(timeout_ms.map_or(SOON_MS, |ms| ms.min(SOON_MS))),

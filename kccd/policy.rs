@@ -2,10 +2,13 @@
 
 //! What kccd does next: one function from plain numbers to an action.
 
-use crate::pool::class::{
-    CHUNK_BYTES,
-    SPANS_PER_CHUNK,
-    SPAN_BYTES, //
+use crate::pool::{
+    class::{
+        CHUNK_BYTES,
+        SPANS_PER_CHUNK,
+        SPAN_BYTES, //
+    },
+    stock::BESIDE_USED, //
 };
 use kernel::fmt;
 
@@ -14,10 +17,6 @@ const GIVE_BACK_SHARE: u64 = 1000;
 
 /// The shortest time that memory idles before it is given back, if no parameter says it.
 const SHORTEST_IDLE_MS: u64 = 10_000;
-
-/// The part of what is in use that is kept ready beside it, if the watermark is less: one in so many.
-/// A load that grew so far may well grow further before kccd has followed it.
-const BESIDE_USED: u32 = 4;
 
 /// How long kccd is deaf after it could do nothing, in milliseconds.
 pub(crate) const DEAF_MS: u32 = 4;

@@ -32,6 +32,10 @@ use kernel::{
     },
 };
 
+/// The part of what is in use that is kept ready beside it, if the watermark is less: one in so many.
+/// A load that grew so far may well grow further before kccd has followed it.
+pub(crate) const BESIDE_USED: u32 = 4;
+
 /// Windows of time in which the need for spans is remembered.
 pub(crate) const WINDOWS: usize = 8;
 
@@ -47,7 +51,7 @@ pub(crate) struct Stock {
     peaks: [Atomic<u32>; WINDOWS],
     /// The current window, counted on.
     window: Atomic<u32>,
-    /// How many spans should be unbound.
+    /// How many spans the watermark keeps unbound.
     low: Atomic<u32>,
     /// Below how many kccd wants to know.
     ring_below: Atomic<u32>,
@@ -114,21 +118,22 @@ impl Stock {
         self.window.store(next, Relaxed);
     }
 
-    /// Sets how many spans should be unbound, and the reserves.
+    /// Sets how many spans the watermark keeps unbound, and the reserves.
     pub(crate) fn set_levels(&self, low: u32, reserve: u32, large_reserve: u32) {
         self.low.store(low, Relaxed);
         self.reserve.store(reserve, Relaxed);
         self.large_reserve.store(large_reserve, Relaxed);
     }
 
-    /// How many spans should be unbound.
+    /// How many spans the watermark keeps unbound.
     pub(super) fn low(&self) -> u32 {
         self.low.load(Relaxed)
     }
 
     /// Unbound spans beyond that.
     pub(super) fn beyond_low(&self) -> u32 {
-        self.unbound().saturating_sub(self.low())
+        self.unbound()
+            .saturating_sub(self.low().max(self.bound() / BESIDE_USED))
     }
 
     /// Whether kccd should know how few spans are unbound.
@@ -136,10 +141,9 @@ impl Stock {
         self.unbound() < self.ring_below.load(Relaxed)
     }
 
-    /// Sets when kccd wants to know: below `unbound` spans, if there should be more, and from `high`
-    /// spans on.
-    pub(crate) fn listen(&self, unbound: u32, high: Option<u32>) {
-        self.ring_below.store(self.low().min(unbound), Relaxed);
+    /// Sets when kccd wants to know: below `low` unbound spans, and from `high` on.
+    pub(crate) fn listen(&self, low: u32, high: Option<u32>) {
+        self.ring_below.store(low, Relaxed);
         self.high.store(high.unwrap_or(u32::MAX), Relaxed);
     }
 

@@ -123,6 +123,19 @@ mod tests {
     }
 
     #[test]
+    fn a_quarter_of_what_is_used_cannot_be_spared() -> Result {
+        let stock = stock(&[4, 4, 4])?;
+        stock.set_levels(1, 0, 0);
+        for (used, spare) in [(0, 11), (1, 10), (4, 7), (8, 2)] {
+            while stock.bound() < used {
+                take(&stock, Reach::Last).ok_or(ENOENT)?;
+            }
+            assert_eq!(stock.beyond_low(), spare);
+        }
+        Ok(())
+    }
+
+    #[test]
     fn peaks_are_remembered_for_all_windows() -> Result {
         let stock = stock(&[4, 4])?;
         let mut spans = KVec::new();
