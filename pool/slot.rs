@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn parts_end_with_the_mapping() {
         let mapping = mapping(0x1000, 100, 50);
-        // From where, how much, what is left of that.
+        // First byte in the slot, bytes that are asked for, bytes of them that are mapped.
         for (offset, bytes, left) in [
             (100, 50, Some(50)),
             (100, 51, Some(50)),
