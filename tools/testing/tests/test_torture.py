@@ -64,7 +64,8 @@ SCRIPT_FAULTS = {
 }
 
 # On a busy host a CPU's delay loop may never be calibrated.
-CPUS = ("--cpus", "4", "--append", "lpj=20000000")
+# The watermark is small, so that mappings are refused now and then.
+CPUS = ("--cpus", "4", "--append", "lpj=20000000 cc_swiotlb.watermark=2M")
 
 # What is injected while it runs.
 INJECTED = ("share", "both", "unshare", "block", "page", "slab", "idle", "cap")
