@@ -48,6 +48,12 @@ back() {{
 
 # Nothing is in flight: every CPU returns what it holds.
 drain() {{ echo 1 >{vm.DRAIN}; }}
+
+# What is free, once clean pages of files are, which come and go by the megabyte.
+free() {{
+	sync; echo 1 >/proc/sys/vm/drop_caches
+	echo "=== meminfo $1"; grep -E 'DirectMap|MemFree' /proc/meminfo
+}}
 """
 
 
@@ -65,7 +71,7 @@ echo '=== stats before'; cat {vm.STATS}
 load; sleep {TIME_S}
 before=$(shared); echo "before: $before"
 drain; echo '=== classes before'; cat {vm.CLASSES}
-echo '=== meminfo before'; grep -E 'DirectMap|MemFree' /proc/meminfo
+free before
 echo '=== cycles'
 for cycle in $(seq {CYCLES}); do
 	load; echo "peak: $(shared)"
@@ -73,7 +79,7 @@ for cycle in $(seq {CYCLES}); do
 done
 sleep {TIME_S}
 {vm.settle()}
-echo '=== meminfo after'; grep -E 'DirectMap|MemFree' /proc/meminfo
+free after
 drain
 {vm.settle()}
 {vm.counters()}
