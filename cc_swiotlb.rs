@@ -23,6 +23,7 @@ mod trace;
 
 use glue::{
     memory,
+    sysfs::Folder,
     thread, //
 };
 use kccd::Kccd;
@@ -33,6 +34,7 @@ use kernel::{
     sync::SetOnce, //
 };
 use pool::{
+    show,
     stats::Counter,
     Pool, //
 };
@@ -76,9 +78,8 @@ impl Files {
     fn new(pool: Option<&'static Pool>) -> Result<Self> {
         let dir = Dir::new(c"cc_swiotlb");
         let stats = KBox::pin_init(
-            dir.read_callback_file(c"stats", pool, &|pool: &Option<&Pool>, out| match pool {
-                Some(pool) => pool.write_stats(out),
-                None => writeln!(out, "state: off"),
+            dir.read_callback_file(c"stats", pool, &|pool: &Option<&Pool>, out| {
+                Pool::write_stats(*pool, out)
             }),
             GFP_KERNEL,
         )?;
@@ -113,6 +114,19 @@ impl Files {
     }
 }
 
+/// Makes the files in sysfs.
+fn publish(pool: Option<&'static Pool>) -> Result {
+    let folder = Folder::in_mm(c"cc_swiotlb")?;
+    folder.files(&show::STATE)?;
+    if pool.is_some() {
+        folder.files(&show::TOTALS)?;
+        for (name, files) in &show::CLASS_FOLDERS {
+            folder.folder(name)?.files(files)?;
+        }
+    }
+    Ok(())
+}
+
 /// Sets the pool up and fills it, so that no driver that starts after us meets an empty one.
 fn start() -> Result<&'static Pool> {
     if !memory::has_legacy_pool() {
@@ -134,6 +148,7 @@ fn start() -> Result<&'static Pool> {
 
 impl kernel::Module for CcSwiotlb {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        params::configure();
         let running = if glue::wanted() {
             let running = start().inspect_err(|error| {
                 pr_err!("cannot start ({error:?}), what there is of swiotlb serves\n");
@@ -146,6 +161,9 @@ impl kernel::Module for CcSwiotlb {
         } else {
             None
         };
+        if let Err(error) = publish(running) {
+            pr_warn!("not all files in sysfs ({error:?})\n");
+        }
         Ok(Self {
             _debugfs: Files::new(running)
                 .inspect_err(|error| pr_warn!("no files in debugfs ({error:?})\n"))

@@ -15,6 +15,7 @@ pub(crate) mod irq;
 pub(crate) mod link;
 pub(crate) mod memory;
 mod reclaim;
+pub(crate) mod sysfs;
 mod text;
 pub(crate) mod thread;
 

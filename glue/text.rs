@@ -26,7 +26,7 @@ unsafe fn trimmed<'a>(text: *const c_char) -> &'a [u8] {
 /// # Safety
 ///
 /// `page` must be a page to write to.
-unsafe fn print(page: *mut c_char, value: impl fmt::Display) -> Result<c_int> {
+pub(super) unsafe fn print(page: *mut c_char, value: impl fmt::Display) -> Result<c_int> {
     // SAFETY: By the safety requirement; sysfs gives the page to this call alone, zeroed.
     let page = unsafe { core::slice::from_raw_parts_mut(page.cast::<u8>(), PAGE_SIZE) };
     let mut out = Formatter::new(page);
@@ -44,6 +44,7 @@ macro_rules! text_parameter {
         /// `text` must be a valid string: without one parse_one() in kernel/params.c calls nothing.
         #[export]
         unsafe extern "C" fn $set(text: *const c_char) -> c_int {
+            params::configure();
             // SAFETY: By the safety requirement.
             from_result(|| params::$parse(unsafe { trimmed(text) }).map(|()| 0))
         }

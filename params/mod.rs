@@ -2,7 +2,8 @@
 
 //! The parameters `cc_swiotlb.watermark=`, `.max=`, `.idle_ms=` and `.from_device=`.
 //!
-//! They are set from the command line before memory can be allocated, and from sysfs at any time.
+//! They are set by the kernel's configuration, from the command line before memory can be allocated,
+//! and from sysfs at any time.
 //! Whoever reads them gets the value of this moment; kccd is woken when one changes.
 
 pub(crate) mod parse;
@@ -26,6 +27,7 @@ use crate::{
     },
 };
 use kernel::{
+    bindings,
     prelude::*,
     sync::atomic::{
         Atomic,
@@ -50,6 +52,29 @@ static SLOTS: [Atomic<u64>; CLASSES] = [const { Atomic::new(UNSET) }; CLASSES];
 static MAX_BYTES: Atomic<u64> = Atomic::new(0);
 static IDLE_MS: Atomic<u32> = Atomic::new(PRICED);
 static ZERO_FROM_DEVICE: Atomic<u32> = Atomic::new(0);
+
+/// Whether what the kernel was configured with has been set.
+static CONFIGURED: Atomic<bool> = Atomic::new(false);
+
+/// Sets what the kernel was configured with, the first time that it is called: before the command line
+/// sets anything, and before anything is read.
+pub(crate) fn configure() {
+    const DEFAULTS: [(fn(&[u8]) -> Result, &[u8]); 4] = [
+        (set_watermark, bindings::CONFIG_CC_SWIOTLB_WATERMARK),
+        (set_max, bindings::CONFIG_CC_SWIOTLB_MAX),
+        (set_idle, bindings::CONFIG_CC_SWIOTLB_IDLE_MS),
+        (set_from_device, bindings::CONFIG_CC_SWIOTLB_FROM_DEVICE),
+    ];
+    if !CONFIGURED.xchg(true, Relaxed) {
+        for (set, text) in DEFAULTS {
+            // Without the byte that ends it.
+            if let Some((_, text @ [_, ..])) = text.split_last() {
+                // What is wrong with it is said.
+                let _ = set(text);
+            }
+        }
+    }
+}
 
 /// What is kept ready: what was set, or what the guest's size asks for.
 pub(crate) fn watermark() -> Watermark {

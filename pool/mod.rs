@@ -31,7 +31,7 @@ mod misuse;
 pub(crate) mod node;
 pub(crate) mod refusal;
 pub(crate) mod request;
-mod show;
+pub(crate) mod show;
 pub(crate) mod slot;
 pub(crate) mod span;
 pub(crate) mod stats;

@@ -50,6 +50,11 @@ const TEXTS: [&str; 4] = [
     "the host refuses to convert memory; no parameter helps, look at the host",
 ];
 
+/// The same as words in sysfs; before that, if nothing was refused yet, and after, if no slot holds
+/// the mapping.
+const REASONS: [&str; 6] = ["none", "slow", "max", "memory", "host", "oversize"];
+const OVERSIZE: u32 = REASONS.len() as u32 - 1;
+
 /// Refused mappings and what was said about them.
 pub(crate) struct Refusals {
     count: Atomic<u64>,
@@ -58,6 +63,8 @@ pub(crate) struct Refusals {
     told_ms: Atomic<u64>,
     /// The place of the obstacle among all, counted from 1.
     obstacle: Atomic<u32>,
+    /// The place of the reason of the last one.
+    reason: Atomic<u32>,
 }
 
 impl Refusals {
@@ -68,6 +75,7 @@ impl Refusals {
             told: Atomic::new(0),
             told_ms: Atomic::new(0),
             obstacle: Atomic::new(0),
+            reason: Atomic::new(0),
         }
     }
 
@@ -86,6 +94,21 @@ impl Refusals {
     pub(crate) fn set_obstacle(&self, obstacle: Option<Obstacle>) {
         let place = obstacle.map_or(0, |obstacle| obstacle as u32 + 1);
         self.obstacle.store(place, Relaxed);
+    }
+
+    /// Why the last one was refused, in a word.
+    pub(super) fn reason(&self) -> &'static str {
+        REASONS[self.reason.load(Relaxed) as usize % REASONS.len()]
+    }
+
+    /// Counts one, for which no slot is free, or which `fits` none.
+    fn note(&self, fits: bool) {
+        let place = match fits {
+            true => self.obstacle.load(Relaxed) + 1,
+            false => OVERSIZE,
+        };
+        self.reason.store(place, Relaxed);
+        self.count.add(1, Relaxed);
     }
 
     fn text(&self) -> &'static str {
@@ -122,7 +145,7 @@ impl Pool {
         if let Some(class) = class {
             self.stats.class(class).refused.add(1);
         }
-        self.refusals.count.add(1, Relaxed);
+        self.refusals.note(class.is_some());
         if request.quiet {
             return NotMade::Refused;
         }
@@ -164,7 +187,7 @@ mod tests {
             (0, 2 * QUIET_MS, None),
             (4, 1 << 40, Some(5)),
         ] {
-            refusals.count.add(refused, Relaxed);
+            (0..refused).for_each(|_| refusals.note(true));
             assert_eq!(refusals.to_tell(now_ms), told);
         }
         assert_eq!(refusals.count(), 16);
@@ -180,6 +203,24 @@ mod tests {
         }
         refusals.set_obstacle(None);
         assert_eq!(refusals.obstacle(), None);
+    }
+
+    #[test]
+    fn reason_is_that_of_the_last_one_refused() {
+        let refusals = Refusals::new();
+        assert_eq!(refusals.reason(), "none");
+        for (obstacle, fits, reason) in [
+            (None, true, "slow"),
+            (Some(Obstacle::AtMax), true, "max"),
+            (Some(Obstacle::NoMemory), true, "memory"),
+            (Some(Obstacle::Host), true, "host"),
+            (Some(Obstacle::Host), false, "oversize"),
+        ] {
+            refusals.set_obstacle(obstacle);
+            refusals.note(fits);
+            assert_eq!(refusals.reason(), reason);
+        }
+        assert_eq!(refusals.count(), 5);
     }
 
     #[test]

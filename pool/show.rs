@@ -1,69 +1,242 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is shown in debugfs. Takes no lock and disturbs no mapping.
+//! What is shown: one value a file in sysfs, and the same values as tables in debugfs. Takes no lock
+//! and disturbs no mapping.
+//!
+//! Documentation/ABI/testing/sysfs-kernel-mm-cc_swiotlb says what each value is.
 
 use super::{
-    class::SizeClass,
-    node::Node,
+    class::{
+        SizeClass,
+        CLASSES,
+        SPAN_BYTES, //
+    },
+    depot::Depot,
+    stock::Stock,
     Pool, //
 };
 use crate::{
-    glue::memory,
+    glue::{
+        memory,
+        sysfs::File, //
+    },
     params, //
 };
-use kernel::fmt;
+use kernel::{
+    fmt,
+    prelude::*, //
+};
+
+/// A value that is shown.
+pub(crate) enum Value {
+    /// A word, which there is without a pool as well.
+    Word(fn(Option<&Pool>) -> &'static str),
+    /// A number about all of the pool.
+    Number(fn(&Pool) -> u64),
+    /// A number about one class.
+    OfClass(fn(&Pool, SizeClass) -> u64, SizeClass),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self, crate::pool()) {
+            (Self::Word(word), pool) => word(pool).fmt(out),
+            (Self::Number(number), Some(pool)) => number(pool).fmt(out),
+            (Self::OfClass(number, class), Some(pool)) => number(pool, *class).fmt(out),
+            // Only while there is a pool are there files about it.
+            (_, None) => Err(fmt::Error),
+        }
+    }
+}
+
+/// The file that there is without a pool as well.
+pub(crate) static STATE: [File; 1] = [File::new(
+    c"state",
+    Value::Word(|pool| pool.map_or("off", |_| "on")),
+)];
+
+const fn number(name: &'static CStr, value: fn(&Pool) -> u64) -> File {
+    File::new(name, Value::Number(value))
+}
+
+/// The files about all of the pool.
+pub(crate) static TOTALS: [File; 33] = [
+    number(c"shared_bytes", Pool::shared_bytes),
+    number(c"peak_shared_bytes", |it| it.stats.peak_shared_bytes.get()),
+    number(c"max_bytes", |_| params::max_bytes()),
+    number(c"watermark_bytes", |it| {
+        let named = it.sum(|it, class| it.slots(class, Depot::keep) << class.shift());
+        it.span_bytes(Stock::low) + named
+    }),
+    number(c"legacy_bytes", |_| memory::legacy_bytes()),
+    number(c"bound_bytes", |it| it.span_bytes(Stock::bound)),
+    number(c"peak_bound_bytes", |it| it.span_bytes(Stock::peak)),
+    number(c"demand_bytes", |it| it.span_bytes(Stock::demand)),
+    number(c"unbound_bytes", |it| it.span_bytes(Stock::unbound)),
+    number(c"in_use_bytes", |it| {
+        it.sum(|it, class| it.caches.totals(class).used() << class.shift())
+    }),
+    number(c"leaked_bytes", |it| it.stats.leaked_bytes.get()),
+    number(c"mapped", |it| {
+        it.sum(Pool::taken).saturating_sub(it.unused())
+    }),
+    number(c"unmapped", |it| {
+        it.sum(Pool::returned).saturating_sub(it.unused())
+    }),
+    number(c"mapped_bytes", |it| it.sum(Pool::taken_bytes)),
+    number(c"unmapped_bytes", |it| it.sum(Pool::returned_bytes)),
+    number(c"fallback_larger", |it| it.sum(Pool::fallback)),
+    number(c"fallback_legacy", |it| {
+        it.sum(Pool::left) + it.stats.oversize.get()
+    }),
+    number(c"fallback_unreachable", Pool::unused),
+    number(c"fallback_oversize", |it| it.stats.oversize.get()),
+    number(c"fallback_early", |_| crate::EARLY.get()),
+    number(c"refused", |it| it.refusals.count()),
+    File::new(
+        c"refused_reason",
+        Value::Word(|pool| pool.map_or("none", |pool| pool.refusals.reason())),
+    ),
+    number(c"conversions", |it| it.stats.shared.done.get()),
+    number(c"conversion_bytes", |it| it.stats.shared.bytes.get()),
+    number(c"conversion_ns", |it| it.stats.shared.ns.get()),
+    number(c"conversion_failures", |it| it.stats.shared.failed.get()),
+    number(c"give_backs", |it| it.stats.given_back.done.get()),
+    number(c"give_back_bytes", |it| it.stats.given_back.bytes.get()),
+    number(c"give_back_ns", |it| it.stats.given_back.ns.get()),
+    number(c"give_back_failures", |it| it.stats.given_back.failed.get()),
+    number(c"allocation_failures", |it| {
+        it.stats.allocation_failures.get()
+    }),
+    number(c"single_spans", |it| it.stats.single_spans.get()),
+    number(c"misuse", |it| it.stats.misuse.get()),
+];
+
+/// The files about one class.
+const fn of_class(class: SizeClass) -> [File; 13] {
+    const fn file(
+        name: &'static CStr,
+        class: SizeClass,
+        value: fn(&Pool, SizeClass) -> u64,
+    ) -> File {
+        File::new(name, Value::OfClass(value, class))
+    }
+    [
+        file(c"slots", class, |it, class| it.slots(class, Depot::slots)),
+        file(c"watermark", class, |it, class| {
+            it.slots(class, Depot::keep)
+        }),
+        file(c"free", class, |it, class| it.slots(class, Depot::free)),
+        file(c"cached", class, |it, class| {
+            let away = it
+                .slots(class, Depot::slots)
+                .saturating_sub(it.slots(class, Depot::free));
+            away.saturating_sub(it.caches.totals(class).used())
+        }),
+        file(c"in_use", class, |it, class| it.caches.totals(class).used()),
+        file(c"bound_bytes", class, |it, class| {
+            it.slots(class, Depot::slots) << class.shift()
+        }),
+        file(c"mapped", class, Pool::taken),
+        file(c"unmapped", class, Pool::returned),
+        file(c"mapped_bytes", class, Pool::taken_bytes),
+        file(c"unmapped_bytes", class, Pool::returned_bytes),
+        file(c"fallback_larger", class, Pool::fallback),
+        file(c"fallback_legacy", class, Pool::left),
+        file(c"refused", class, |it, class| {
+            it.stats.class(class).refused.get()
+        }),
+    ]
+}
+
+/// A folder for each class.
+pub(crate) static CLASS_FOLDERS: [(&CStr, [File; 13]); CLASSES] = [
+    (c"slots-512B", of_class(SizeClass::B512)),
+    (c"slots-2kB", of_class(SizeClass::K2)),
+    (c"slots-4kB", of_class(SizeClass::K4)),
+    (c"slots-8kB", of_class(SizeClass::K8)),
+    (c"slots-16kB", of_class(SizeClass::K16)),
+    (c"slots-32kB", of_class(SizeClass::K32)),
+    (c"slots-64kB", of_class(SizeClass::K64)),
+    (c"slots-128kB", of_class(SizeClass::K128)),
+    (c"slots-256kB", of_class(SizeClass::K256)),
+    (c"slots-512kB", of_class(SizeClass::K512)),
+];
 
 impl Pool {
-    /// Writes the file `stats`.
-    pub(crate) fn write_stats(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stats = &self.stats;
-        let (mut taken, mut returned, mut in_use) = (0u64, 0u64, 0u64);
-        for class in SizeClass::ALL {
-            let totals = self.caches.totals(class);
-            taken = taken.wrapping_add(totals.taken);
-            returned = returned.wrapping_add(totals.returned);
-            in_use += totals.used() << class.shift();
+    /// A sum over all classes.
+    fn sum(&self, number: fn(&Self, SizeClass) -> u64) -> u64 {
+        SizeClass::ALL
+            .into_iter()
+            .map(|class| number(self, class))
+            .sum()
+    }
+
+    /// Bytes of spans of all nodes.
+    fn span_bytes(&self, spans: fn(&Stock) -> u32) -> u64 {
+        let spans = self.nodes().map(|node| u64::from(spans(node.stock())));
+        spans.sum::<u64>() * SPAN_BYTES as u64
+    }
+
+    /// Slots of the depots of all nodes.
+    fn slots(&self, class: SizeClass, slots: fn(&Depot) -> u32) -> u64 {
+        self.nodes()
+            .map(|node| u64::from(slots(node.depot(class))))
+            .sum()
+    }
+
+    fn taken(&self, class: SizeClass) -> u64 {
+        self.caches.totals(class).taken
+    }
+
+    fn returned(&self, class: SizeClass) -> u64 {
+        self.caches.totals(class).returned
+    }
+
+    fn taken_bytes(&self, class: SizeClass) -> u64 {
+        self.taken(class) << class.shift()
+    }
+
+    fn returned_bytes(&self, class: SizeClass) -> u64 {
+        self.returned(class) << class.shift()
+    }
+
+    /// Slots that were taken for a device which does not reach them, and put back unused.
+    fn unused(&self) -> u64 {
+        self.stats.unreachable.get()
+    }
+
+    fn fallback(&self, class: SizeClass) -> u64 {
+        self.stats.class(class).fallback.get()
+    }
+
+    fn left(&self, class: SizeClass) -> u64 {
+        self.stats.class(class).left.get()
+    }
+
+    /// Writes the file `stats`, which there is without a pool as well.
+    pub(crate) fn write_stats(pool: Option<&Self>, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let totals = pool.map_or(&[][..], |_| &TOTALS);
+        [&STATE, totals].into_iter().flatten().try_for_each(|file| {
+            out.write_fmt(fmt!("{}: {}\n", file.name(), file.value())) //
+        })
+    }
+
+    /// Writes the file `classes`.
+    pub(crate) fn write_classes(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "class")?;
+        for (_, files) in CLASS_FOLDERS.iter().take(1) {
+            for file in files {
+                out.write_fmt(fmt!(" {:>15}", file.name()))?;
+            }
         }
-        // A slot that was taken for a device which does not reach it was put back unused.
-        let unused = stats.unreachable.get();
-        let refused = self.refusals.count();
-        let left = stats.sum(|class| &class.left) + stats.oversize.get();
-        let unbound: u64 = self
-            .nodes()
-            .map(|node| u64::from(node.stock().unbound()))
-            .sum();
-        writeln!(out, "state: on")?;
-        for (key, value) in [
-            ("shared_bytes", self.shared_bytes()),
-            ("peak_shared_bytes", stats.peak_shared_bytes.get()),
-            ("in_use_bytes", in_use),
-            ("max_bytes", params::max_bytes()),
-            ("legacy_bytes", memory::legacy_bytes()),
-            ("unbound_spans", unbound),
-            ("leaked_bytes", stats.leaked_bytes.get()),
-            ("conversions", stats.shared.done.get()),
-            ("conversion_bytes", stats.shared.bytes.get()),
-            ("conversion_ns", stats.shared.ns.get()),
-            ("conversion_failures", stats.shared.failed.get()),
-            ("allocation_failures", stats.allocation_failures.get()),
-            ("single_spans", stats.single_spans.get()),
-            ("give_backs", stats.given_back.done.get()),
-            ("give_back_bytes", stats.given_back.bytes.get()),
-            ("give_back_ns", stats.given_back.ns.get()),
-            ("give_back_failures", stats.given_back.failed.get()),
-            ("bounced", taken.saturating_sub(unused)),
-            ("unbounced", returned.saturating_sub(unused)),
-            ("early", crate::EARLY.get()),
-            ("fallback", stats.sum(|class| &class.fallback)),
-            ("legacy", left),
-            ("unreachable", unused),
-            ("oversize", stats.oversize.get()),
-            ("refused", refused),
-            ("misuse", stats.misuse.get()),
-        ] {
-            writeln!(out, "{key}: {value}")?;
+        for (class, (_, files)) in SizeClass::ALL.into_iter().zip(&CLASS_FOLDERS) {
+            write!(out, "\n{:>5}", class.name())?;
+            for file in files {
+                out.write_fmt(fmt!(" {:>15}", file.value()))?;
+            }
         }
-        Ok(())
+        writeln!(out)
     }
 
     /// Writes the file `nodes`.
@@ -81,7 +254,7 @@ impl Pool {
                 node.ready_bytes()
             )?;
         }
-        writeln!(out, "node class    slots     keep    depot")?;
+        writeln!(out, "node class    slots     keep     free")?;
         for (number, node) in self.nodes().enumerate() {
             for class in SizeClass::ALL {
                 let depot = node.depot(class);
@@ -95,40 +268,6 @@ impl Pool {
                     depot.free()
                 )?;
             }
-        }
-        Ok(())
-    }
-
-    /// Writes the file `classes`.
-    pub(crate) fn write_classes(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            out,
-            "class    slots watermark    depot   cached     used      bounced fallback   legacy  \
-             refused"
-        )?;
-        for class in SizeClass::ALL {
-            let sum = |count: fn(&Node, SizeClass) -> u32| -> u64 {
-                self.nodes().map(|node| u64::from(count(node, class))).sum()
-            };
-            let slots = sum(|node, class| node.depot(class).slots());
-            let depot = sum(|node, class| node.depot(class).free());
-            let totals = self.caches.totals(class);
-            let used = totals.used();
-            let stats = self.stats.class(class);
-            writeln!(
-                out,
-                "{:>5} {:>8} {:>9} {:>8} {:>8} {:>8} {:>12} {:>8} {:>8} {:>8}",
-                class.name(),
-                slots,
-                sum(|node, class| node.depot(class).keep()),
-                depot,
-                slots.saturating_sub(depot).saturating_sub(used),
-                used,
-                totals.taken,
-                stats.fallback.get(),
-                stats.left.get(),
-                stats.refused.get()
-            )?;
         }
         Ok(())
     }

@@ -115,12 +115,4 @@ impl Stats {
     pub(crate) fn class(&self, class: SizeClass) -> &ClassStats {
         &self.classes[class]
     }
-
-    /// The sum of a counter over all classes.
-    pub(super) fn sum(&self, which: fn(&ClassStats) -> &Counter) -> u64 {
-        self.classes
-            .iter()
-            .map(|(_, class)| which(class).get())
-            .sum()
-    }
 }

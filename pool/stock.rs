@@ -49,6 +49,8 @@ pub(crate) struct Stock {
     bound: Atomic<u32>,
     /// The most spans that were bound at a time, by window.
     peaks: [Atomic<u32>; WINDOWS],
+    /// The most that ever were.
+    peak: Atomic<u32>,
     /// The current window, counted on.
     window: Atomic<u32>,
     /// How many spans the watermark keeps unbound.
@@ -85,6 +87,7 @@ impl Stock {
             unbound: Atomic::new(0),
             bound: Atomic::new(0),
             peaks: [const { Atomic::new(0) }; WINDOWS],
+            peak: Atomic::new(0),
             window: Atomic::new(0),
             low: Atomic::new(0),
             ring_below: Atomic::new(0),
@@ -108,6 +111,11 @@ impl Stock {
     pub(crate) fn demand(&self) -> u32 {
         let peaks = self.peaks.iter().map(|peak| peak.load(Relaxed));
         peaks.fold(self.bound(), u32::max)
+    }
+
+    /// The most spans that were ever bound at a time.
+    pub(crate) fn peak(&self) -> u32 {
+        self.peak.load(Relaxed)
     }
 
     /// Begins a new window in place of the oldest one, which is forgotten. May sleep.
@@ -175,8 +183,12 @@ impl Stock {
         let span = chunk.take();
         chunks.add(chunk);
         self.count(-1, 1);
-        let peak = &self.peaks[self.window.load(Relaxed) as usize % WINDOWS];
-        peak.store(peak.load(Relaxed).max(self.bound()), Relaxed);
+        for peak in [
+            &self.peaks[self.window.load(Relaxed) as usize % WINDOWS],
+            &self.peak,
+        ] {
+            peak.store(peak.load(Relaxed).max(self.bound()), Relaxed);
+        }
         span
     }
 

@@ -36,8 +36,8 @@ def test_every_case_is_measured(built, swiotlb):
     assert set(found) == {module.Case(*each) for each in wanted}
     assert all(time.pair > 0 and time.floor > 0 for time in found.values())
     if swiotlb == "cc":
-        assert result.count("bounced") > 10000
-        assert result.count("bounced") == result.count("unbounced")
+        assert result.count("mapped") > 10000
+        assert result.count("mapped") == result.count("unmapped")
         assert result.count("refused") == 0
 
 

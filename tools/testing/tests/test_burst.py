@@ -259,8 +259,8 @@ class TestManyCpus:
     def test_no_fallback(self):
         """Each CPU finds a slot of its own size."""
         run = _one_page_each()
-        assert run.growth("legacy") == 0
-        assert run.over_classes("fallback") == 0
+        assert run.growth("fallback_legacy") == 0
+        assert run.over_classes("fallback_larger") == 0
 
     def test_caches_are_small(self):
         """What CPUs hold stays small."""

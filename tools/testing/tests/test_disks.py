@@ -56,8 +56,8 @@ def test_scsi_and_sata_bounce():
     """They went through cc_swiotlb, which was never short."""
     result = _verified("cc")
     # 9 disks, each with 8 MiB written and read back.
-    assert result.count("bounced") > 9 * 100
-    for key in ("legacy", "refused", "misuse", "leaked_bytes"):
+    assert result.count("mapped") > 9 * 100
+    for key in ("fallback_legacy", "refused", "misuse", "leaked_bytes"):
         assert result.count(key) == 0, key
 
 

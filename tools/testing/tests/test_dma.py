@@ -31,19 +31,19 @@ def test_pools_were_used(variant, module):
     """cc_swiotlb served the cases, and has everything back."""
     result = dma.run(variant, module).result
     assert result.stats()["state"] == "on"
-    assert result.count("bounced") > 50000
+    assert result.count("mapped") > 50000
     # What was refused was larger than any mapping may be; but four thousand
     # mappings at once may outrun kccd for a moment.
-    assert result.count("oversize") > 50
-    assert 0 <= result.count("refused") - result.count("oversize") < 200
-    assert result.count("legacy") < result.count("bounced") // 50
+    assert result.count("fallback_oversize") > 50
+    assert 0 <= result.count("refused") - result.count("fallback_oversize") < 200
+    assert result.count("fallback_legacy") < result.count("mapped") // 50
     assert result.count("misuse") == 0
     classes = result.classes()
     assert len(classes) >= 9, f"classes: {' '.join(classes)}"
     for name, row in classes.items():
-        assert row["bounced"] > 0, f"class {name} was never used"
+        assert row["mapped"] > 0, f"class {name} was never used"
     # What is left belongs to the guest's disks.
-    assert sum(row["used"] for row in classes.values()) < 64
+    assert sum(row["in_use"] for row in classes.values()) < 64
 
 
 @pytest.mark.parametrize("variant", ["coco-legacy", "plain-legacy"])

@@ -34,7 +34,7 @@ def test_case(case, module):
 def test_legacy_pool_first(module):
     """The legacy pool was used before the reserves of larger classes."""
     result = _run(module, "small_leave_large").result
-    assert result.count("legacy") > 0, result.tail()
+    assert result.count("fallback_legacy") > 0, result.tail()
     assert result.count("misuse") == 0
     assert result.count("shared_bytes") <= 32 << 20
 

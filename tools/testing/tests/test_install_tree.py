@@ -139,3 +139,64 @@ def test_no_tree(tmp_path):
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def _write_patches(out: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(vm.ROOT / "tools/make-patches"), "7.3", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _modes(tree: Path) -> dict[str, int]:
+    files = (path for path in tree.rglob("*") if path.is_file())
+    return {str(path.relative_to(tree)): path.stat().st_mode & 0o111 for path in files}
+
+
+def test_patches_make_the_same_tree(tree, tmp_path):
+    """The numbered patches, applied by patch(1), make what install-tree makes."""
+    patched, out = tmp_path / "patched", tmp_path / "out"
+    shutil.copytree(tree, patched)
+    assert _write_patches(out).returncode == 0
+    patches = sorted(out.glob("*.patch"))
+    assert len(patches) == len(PATCHES) + 1
+    for patch in patches:
+        done = subprocess.run(
+            ["patch", "-p1", "--fuzz=0", "--no-backup-if-mismatch", "-i", str(patch)],
+            cwd=patched,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        assert "offset" not in done.stdout and "fuzz" not in done.stdout
+    assert _install(tree).returncode == 0
+    shutil.rmtree(tree / "kernel/dma/cc_swiotlb/.installed")
+    assert _contents(patched) == _contents(tree)
+    assert _modes(patched) == _modes(tree)
+
+
+def test_patches_are_reproducible(tmp_path):
+    """Twice the same sources give the same bytes, also in a folder that has them."""
+    for out in ("one", "two", "two"):
+        assert _write_patches(tmp_path / out).returncode == 0
+    assert _contents(tmp_path / "one") == _contents(tmp_path / "two")
+
+
+def test_patches_spare_foreign_files(tmp_path):
+    """A folder with anything else in it is left alone."""
+    (tmp_path / "0001-mine.txt").write_text("mine")
+    done = _write_patches(tmp_path)
+    assert done.returncode and "0001-mine.txt" in done.stderr
+    assert _contents(tmp_path).keys() == {"0001-mine.txt"}
+
+
+def test_fragment_names_options_that_exist():
+    """The configuration fragment has the options of Kconfig, with their defaults."""
+    kconfig = (vm.ROOT / "Kconfig").read_text(encoding="utf-8")
+    entries = re.findall(r'config (CC_\w+)\n\tstring .*\n\tdefault "(.*)"', kconfig)
+    text = (vm.ROOT / "samples/forms/cc_swiotlb.config").read_text(encoding="utf-8")
+    found = re.findall(r'CONFIG_(CC_SWIOTLB_\w+)="(.*)"', text)
+    assert len(found) == 4 and found == entries

@@ -36,8 +36,8 @@ def test_case(swiotlb, case, module):
 def test_pools_were_used(module):
     """cc_swiotlb served the cases, and has everything back."""
     result = _run(module, "cc", "").result
-    assert result.count("bounced") > 2000
-    assert result.count("bounced") == result.count("unbounced")
+    assert result.count("mapped") > 2000
+    assert result.count("mapped") == result.count("unmapped")
     assert result.count("misuse") == 0
 
 

@@ -93,5 +93,5 @@ def test_conversion_costs(seen):
     _, result = seen
     if result.stats()["state"] == "on":
         assert result.count("conversions") > 0
-        assert result.count("legacy") == 0
+        assert result.count("fallback_legacy") == 0
         assert result.count("refused") == 0

@@ -21,9 +21,9 @@ def test_large_guest_after_boot():
     )
     shared = result.count("shared_bytes") + result.count("legacy_bytes")
     assert 0 < shared <= AFTER_BOOT, shared
-    for key in ("legacy", "refused", "misuse", "leaked_bytes"):
+    for key in ("fallback_legacy", "refused", "misuse", "leaked_bytes"):
         assert result.count(key) == 0, key
-    assert not any(row["fallback"] for row in result.classes().values())
+    assert not any(row["fallback_larger"] for row in result.classes().values())
 
 
 def test_many_file_systems():
@@ -94,11 +94,11 @@ def test_cap_too_small(starved):
     assert starved.status == 0, starved.tail()
     assert "starved: 0" in starved.stdout, starved.tail()
     assert starved.count("shared_bytes") <= 2 * MIB
-    assert starved.count("legacy") + starved.count("refused") > 0
+    assert starved.count("fallback_legacy") + starved.count("refused") > 0
 
 
 def test_cap_lifted(starved):
     """With the cap gone, the same load fits again, and nothing more is refused."""
     assert re.findall(r"^fed: (\d+)$", starved.stdout, re.M) == ["0", "0", "0"]
-    for key in ("legacy", "refused"):
+    for key in ("fallback_legacy", "refused"):
         assert starved.count(key, "after") == starved.count(key, "again"), key

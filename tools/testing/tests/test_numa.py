@@ -46,16 +46,16 @@ def _require_sums(result: vm.Result, nodes: str = "nodes end") -> None:
     depots, of_nodes = result.depots(nodes), result.nodes(nodes)
     for name, row in result.classes().items():
         of_class = [of_node for key, of_node in depots.items() if key[1] == name]
-        for column in ("slots", "depot"):
+        for column in ("slots", "free"):
             assert sum(of_node[column] for of_node in of_class) == row[column], name
-        assert row["slots"] == row["depot"] + row["used"], name
+        assert row["slots"] == row["free"] + row["in_use"], name
         # A node has whole spans, however its slots came and went.
         per_span = SPAN_BYTES // vm.slot_bytes(name)
         assert not any(of_node["slots"] % per_span for of_node in of_class), name
     for node, row in of_nodes.items():
         slots = {key[1]: each for key, each in depots.items() if key[0] == node}
         bound = sum(vm.slot_bytes(name) * each["slots"] for name, each in slots.items())
-        free = sum(vm.slot_bytes(name) * each["depot"] for name, each in slots.items())
+        free = sum(vm.slot_bytes(name) * each["free"] for name, each in slots.items())
         assert bound == row["bound"] * SPAN_BYTES, node
         assert free + row["unbound"] * SPAN_BYTES == row["ready_bytes"], node
     spans = sum(row["bound"] + row["unbound"] for row in of_nodes.values())
@@ -63,7 +63,7 @@ def _require_sums(result: vm.Result, nodes: str = "nodes end") -> None:
 
 
 def _require_no_failure(result: vm.Result) -> None:
-    for key in ("refused", "legacy", "misuse", "leaked_bytes"):
+    for key in ("refused", "fallback_legacy", "misuse", "leaked_bytes"):
         assert result.count(key) == 0, key
 
 
@@ -106,7 +106,7 @@ def test_verified():
 
 def _out(depot: dict[str, int]) -> int:
     """Slots of a depot that are with a CPU or a mapping."""
-    return depot["slots"] - depot["depot"]
+    return depot["slots"] - depot["free"]
 
 
 @pytest.mark.parametrize("name,node", [("near", 0), ("far", 1)])

@@ -225,11 +225,13 @@ def kdir(debug: bool = False) -> Path:
     return Path(done.stdout.strip())
 
 
-def build_module(name: str, debug: bool, output: Path) -> Path:
+def build_module(
+    name: str, debug: bool, output: Path, parent: Path = TESTING
+) -> Path:
     """A test module, `name` being its folder, for one of the kernels."""
     output.mkdir(parents=True, exist_ok=True)
     folder = kdir(debug)
-    words = ["make", "-C", str(folder), f"M={TESTING / name}", f"MO={output}"]
+    words = ["make", "-C", str(folder), f"M={parent / name}", f"MO={output}"]
     environment = {**os.environ, "PATH": f"/usr/sbin:/sbin:{os.environ['PATH']}"}
     done = subprocess.run(
         [*words, *make_arguments(), "W=1", "modules"],

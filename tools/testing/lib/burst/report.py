@@ -268,7 +268,7 @@ class Report:
         """Bytes of the slots that mappings hold."""
         if "in_use_bytes" in sample.counters:
             return sample.get("in_use_bytes")
-        return _bytes_of(sample, "used")
+        return _bytes_of(sample, "in_use")
 
     @staticmethod
     def copied(sample: Sample) -> int:
@@ -276,7 +276,7 @@ class Report:
         if "copied_bytes" in sample.counters:
             return sample.get("copied_bytes")
         # Each mapping is taken for as large as its slot.
-        return _bytes_of(sample, "bounced")
+        return _bytes_of(sample, "mapped")
 
     def wasted_share(self) -> float | None:
         """Of the bytes copied while mappings were refused, those that were in vain.
@@ -318,7 +318,7 @@ class Report:
             "start_shared_mib": round(self.start_shared / MIB, 1),
             "refused": self.refused,
             "last_refusal_s": self.last_refusal_s(),
-            "legacy": self.growth("legacy") if self.serves_cc else None,
+            "legacy": self.growth("fallback_legacy") if self.serves_cc else None,
             "waits": self.growth("waits"),
             "errors": sum(each.errors for each in self.rounds),
             "hung": self.hung,

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files in /sys/kernel/mm, which the kernel crate has no means for.
+
+use super::text;
+use crate::pool::show::Value;
+use core::{
+    mem,
+    ptr, //
+};
+use kernel::{
+    bindings,
+    error::{
+        from_result,
+        to_result, //
+    },
+    prelude::*,
+    str::as_char_ptr_in_const_context, //
+};
+
+/// A file with one value, which anybody may read.
+#[repr(C)]
+pub(crate) struct File {
+    raw: bindings::kobj_attribute,
+    name: &'static CStr,
+    value: Value,
+}
+
+// SAFETY: Nothing of it ever changes.
+unsafe impl Sync for File {}
+
+impl File {
+    /// A file that is nowhere yet.
+    pub(crate) const fn new(name: &'static CStr, value: Value) -> Self {
+        // SAFETY: Pointers, functions that may be missing, and numbers: all zeroes is a valid value.
+        let mut raw: bindings::kobj_attribute = unsafe { mem::zeroed() };
+        raw.attr.name = as_char_ptr_in_const_context(name);
+        raw.attr.mode = 0o444;
+        raw.__bindgen_anon_1.show = Some(show);
+        Self { raw, name, value }
+    }
+
+    /// The file's name.
+    pub(crate) fn name(&self) -> &'static CStr {
+        self.name
+    }
+
+    /// What it shows.
+    pub(crate) fn value(&self) -> &Value {
+        &self.value
+    }
+}
+
+/// Shows a file.
+///
+/// # Safety
+///
+/// `attr` must be the attribute of a [`File`] that stays, and `page` a page to write to.
+unsafe extern "C" fn show(
+    _kobj: *mut bindings::kobject,
+    attr: *mut bindings::kobj_attribute,
+    page: *mut c_char,
+) -> isize {
+    // SAFETY: By the safety requirement; the attribute is the first field of a C structure.
+    let file = unsafe { &*attr.cast_const().cast::<File>() };
+    // SAFETY: By the safety requirement.
+    from_result(|| unsafe { text::print(page, &file.value) }.map(|bytes| bytes as isize))
+}
+
+/// A folder, which stays for ever.
+pub(crate) struct Folder(*mut bindings::kobject);
+
+impl Folder {
+    /// Makes `/sys/kernel/mm/NAME`. May sleep.
+    pub(crate) fn in_mm(name: &CStr) -> Result<Self> {
+        // SAFETY: Set once, by a postcore_initcall(), and null if that failed.
+        let mm = unsafe { ptr::addr_of!(bindings::mm_kobj).read() };
+        Self(mm).folder(name)
+    }
+
+    /// Makes a folder in this one. May sleep.
+    pub(crate) fn folder(&self, name: &CStr) -> Result<Self> {
+        if self.0.is_null() {
+            return Err(ENOENT);
+        }
+        // SAFETY: The parent is a kobject that stays; the name is copied.
+        let made = unsafe { bindings::kobject_create_and_add(name.as_char_ptr(), self.0) };
+        match made.is_null() {
+            true => Err(ENOMEM),
+            false => Ok(Self(made)),
+        }
+    }
+
+    /// Makes files in it. May sleep.
+    pub(crate) fn files(&self, files: &'static [File]) -> Result {
+        files.iter().try_for_each(|file| {
+            // SAFETY: The kobject is there, and the attribute stays for ever.
+            to_result(unsafe {
+                bindings::sysfs_create_file_ns(self.0, &file.raw.attr, ptr::null_mut())
+            })
+        })
+    }
+}
