@@ -29,16 +29,28 @@ def test_no_complaint(debug_module):
     assert not vm.lines(result.console, r"DMA-API: .*disabl"), "DMA_API_DEBUG gave up"
 
 
-def test_io():
-    """Disks, a file system and the network under the same eyes."""
-    result = vm.run(
+@vm.once
+def _run_io() -> vm.Result:
+    return vm.run(
         "sh /host/workload/disk nvme0n1 xfs 8M && sh /host/workload/disk vda ext4 8M;"
-        f' echo "io: $?"; {vm.counters()}',
+        f' echo "io: $?"; {vm.show("watermark", f"{vm.PARAMETERS}/watermark")};'
+        f" {vm.counters()}",
         *("--debug", "--add", str(vm.TESTING / "workload")),
         timeout=400,
     )
+
+
+def test_io():
+    """Disks, a file system and the network under the same eyes."""
+    result = _run_io()
     assert "io: 0" in result.stdout, result.tail()
-    # So slow a kernel may outrun kccd, and is then served by the legacy pool.
+    # The legacy pool may serve what so slow a kernel does before kccd is there.
     assert result.count("refused") == 0
     assert result.count("misuse") == 0
     assert result.count("mapped") > 1000
+
+
+def test_defaults_of_kconfig():
+    """What the kernel was configured with counts; test_torture overrides it."""
+    assert _run_io().section("watermark").strip() == "64M"
+    assert _run_io().count("watermark_bytes") == 64 << 20

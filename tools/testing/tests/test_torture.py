@@ -124,6 +124,7 @@ def _run_debug(module) -> vm.Result:
 {SCRIPT} -cfm /host/{module.name} 120 hold=60 tick=10 fragment=4
 echo "torture: $?"
 grep -h . /sys/kernel/debug/dma-api/disabled
+{vm.show("watermark", f"{vm.PARAMETERS}/watermark")}
 {vm.counters()}
 """,
         # The watermark is small, so that mappings are refused now and then.
@@ -174,6 +175,11 @@ class TestDebug:
         result = _run_debug(debug_torture_module)
         said = re.search(r"memory: (\d+) MiB, then (\d+) MiB", result.stdout)
         assert said and int(said[2]) == int(said[1]) + 256, result.tail()
+
+    def test_command_line_wins(self, debug_torture_module):
+        """A parameter on the command line counts more than a default of Kconfig."""
+        result = _run_debug(debug_torture_module)
+        assert result.section("watermark").strip() == "2M"
 
 
 @vm.once
