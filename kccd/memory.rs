@@ -67,6 +67,11 @@ impl Holdings {
         (spans.sum::<usize>() * SPAN_BYTES) as u64
     }
 
+    /// Whether `node` can grow by memory that counts as shared already.
+    pub(super) fn has_counted(&self, node: usize) -> bool {
+        self.leaving.iter().any(|(chunk, _)| chunk.node() == node)
+    }
+
     /// Whether a chunk has left that nobody can use any more.
     pub(super) fn has_left(&self) -> bool {
         let is_over = self.leaving.first().map(|(_, grace)| grace.is_over());

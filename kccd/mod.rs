@@ -202,6 +202,7 @@ impl Kccd {
             view.to_bind = to_bind(node);
             view.bindable = stock.within(Reach::Ready);
             view.has_whole = stock.has_whole();
+            view.has_counted = state.holdings.has_counted(number);
         }
         let memory_ms = state.idle.memory_ms(state.chunk_ns);
         View {
@@ -309,9 +310,10 @@ impl Kccd {
     /// Before kccd sleeps: notes what is in its way, and has the stocks ring for what would change
     /// that. Returns for how long to sleep.
     fn listen(&self, state: &mut State, view: &View, timeout_ms: Option<u32>) -> Option<u32> {
-        let lacks = state.nodes.iter().any(|node| node.missing_bytes() > 0);
-        if !lacks || !view.has_room() {
-            let obstacle = lacks.then_some(Obstacle::AtMax);
+        let nodes = state.nodes.iter();
+        let mut lacking = nodes.filter(|node| node.missing_bytes() > 0).peekable();
+        let obstacle = lacking.peek().map(|_| Obstacle::AtMax);
+        if !lacking.any(|node| view.may_grow(node)) {
             self.pool.refusals().set_obstacle(obstacle);
         }
         if !state.nodes.iter().any(NodeView::is_idle) {

@@ -90,6 +90,8 @@ pub(crate) struct NodeView {
     pub(crate) bindable: u32,
     /// Whether a whole chunk is unbound.
     pub(crate) has_whole: bool,
+    /// Whether there is memory to grow by that counts as shared already: a chunk on its way out.
+    pub(crate) has_counted: bool,
     /// When growing and binding may be tried again after a failure.
     pub(crate) grow_at_ms: u64,
     pub(crate) bind_at_ms: u64,
@@ -173,9 +175,11 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Whether the cap leaves room for another chunk. Lost memory counts.
-    pub(crate) fn has_room(&self) -> bool {
-        self.shared_bytes + self.leaked_bytes + CHUNK_BYTES as u64 <= self.max_bytes
+    /// Whether the cap lets `node` grow: it leaves room for another chunk, or none is needed. Lost
+    /// memory counts.
+    pub(crate) fn may_grow(&self, node: &NodeView) -> bool {
+        let counted_bytes = self.shared_bytes + self.leaked_bytes;
+        node.has_counted || counted_bytes + CHUNK_BYTES as u64 <= self.max_bytes
     }
 }
 
@@ -205,7 +209,7 @@ pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
     if let Some((node, _)) = each().find(|(_, it)| bind(it) && view.now_ms >= it.bind_at_ms) {
         return Action::Bind(node);
     }
-    let lacking = || each().filter(|(_, node)| node.missing_bytes() > 0 && view.has_room());
+    let lacking = || each().filter(|(_, node)| node.missing_bytes() > 0 && view.may_grow(node));
     let worst = lacking()
         .filter(|(_, node)| view.now_ms >= node.grow_at_ms)
         .max_by_key(|(_, node)| node.missing_bytes());

@@ -152,6 +152,12 @@ mod tests {
                 ..view()
             };
             assert_eq!(next(&[lacking], &view), action);
+            // What leaves and is taken back needs no room.
+            let leaving = NodeView {
+                has_counted: true,
+                ..lacking
+            };
+            assert_eq!(next(&[leaving], &view), Grow(0));
             let idle = NodeView {
                 demand: 0,
                 ..node(0, SPANS + 4)
