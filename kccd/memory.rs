@@ -2,10 +2,10 @@
 
 //! The life of a chunk: how memory is shared, becomes a part of the pool, and is made private again.
 //!
-//! Memory that the host refuses to share is kept, one chunk for each node, and tried again: nobody
-//! knows its state until a conversion succeeds. Memory that it refuses to take back is shared once
-//! more and used again; if that is refused too it is kept in the same way, and nothing else is given
-//! back before it is shared. Only what there is no place for is lost: counted, reported, never used.
+//! Memory that the host refuses to share is kept and tried again before any other: nobody knows its
+//! state until a conversion succeeds, so that it counts as shared. Memory that it refuses to take back
+//! is shared once more and used again; if that is refused too it is kept in the same way, and nothing
+//! else is given back before it is shared. So one chunk at most is in doubt, and none is lost.
 //!
 //! A chunk that leaves has no slot in use. But a driver may be in the middle of a sync of a mapping
 //! that is over; so its memory is given up only after a grace period of RCU, which nobody waits for.
@@ -37,11 +37,20 @@ use kernel::{
     },
 };
 
+/// Memory that the host has refused to share.
+struct Refused {
+    memory: UnsureMemory,
+    /// The node that it is for.
+    node: usize,
+    /// Whether it was shared once, and refused when it should become private.
+    was_shared: bool,
+}
+
 /// What kccd holds that is not in the pool.
 #[derive(Default)]
 pub(super) struct Holdings {
-    /// By node, memory that the host has refused to share, and whether it was shared before.
-    refused: KVec<Option<(UnsureMemory, bool)>>,
+    /// Memory that the host has refused to share.
+    refused: Option<Refused>,
     /// Descriptions without memory.
     vacant: KVec<&'static Chunk>,
     /// Chunks on their way out, and how long they have to wait.
@@ -49,27 +58,22 @@ pub(super) struct Holdings {
 }
 
 impl Holdings {
-    /// Nothing, for so many nodes. May sleep.
-    pub(super) fn new(nodes: usize) -> Result<Self> {
-        let mut refused = KVec::with_capacity(nodes, GFP_KERNEL)?;
-        for _ in 0..nodes {
-            refused.push(None, GFP_KERNEL)?;
-        }
-        Ok(Self {
-            refused,
-            ..Self::default()
-        })
+    /// Bytes that are in no stock and count as shared: what is on its way out, and what was refused.
+    pub(super) fn bytes(&self) -> u64 {
+        let spans = self.leaving.iter().map(|(chunk, _)| chunk.span_count());
+        let refused = self.refused.as_ref().map_or(0, |it| it.memory.bytes());
+        (spans.sum::<usize>() * SPAN_BYTES + refused) as u64
     }
 
-    /// Bytes on their way out, which are still shared.
-    pub(super) fn leaving_bytes(&self) -> u64 {
-        let spans = self.leaving.iter().map(|(chunk, _)| chunk.span_count());
-        (spans.sum::<usize>() * SPAN_BYTES) as u64
+    /// Whether a chunk is on its way out.
+    pub(super) fn is_leaving(&self) -> bool {
+        !self.leaving.is_empty()
     }
 
     /// Whether `node` can grow by memory that counts as shared already.
     pub(super) fn has_counted(&self, node: usize) -> bool {
-        self.leaving.iter().any(|(chunk, _)| chunk.node() == node)
+        let mut leaving = self.leaving.iter();
+        self.refused.is_some() || leaving.any(|(chunk, _)| chunk.node() == node)
     }
 
     /// Whether a chunk has left that nobody can use any more.
@@ -102,23 +106,26 @@ impl Kccd {
         self.share_one(holdings, node).map(Some)
     }
 
-    /// Shares the memory that was refused last time, or else new memory, and adds it to the stock of
-    /// `node`, see [`Self::grow_node`].
+    /// Shares the memory that was refused last time, or else new memory for `node`, and adds it to the
+    /// stock of its node, see [`Self::grow_node`].
     fn share_one(&self, holdings: &mut Holdings, node: usize) -> Result<u64, Obstacle> {
         // First all that can fail without a loss.
         let chunk = self.vacant_chunk(holdings);
         let chunk = chunk.map_err(|_| Obstacle::NoMemory)?;
-        let place = holdings.refused.get_mut(node).ok_or(Obstacle::NoMemory)?;
-        let (memory, was_shared) = match place.take() {
-            Some(refused) => refused,
-            None => (self.private_memory(node)?.into(), false),
+        let (memory, node, was_shared) = match holdings.refused.take() {
+            Some(it) => (it.memory, it.node, it.was_shared),
+            None => (self.private_memory(node)?.into(), node, false),
         };
         let stats = self.pool.stats();
         let begun = Instant::<Monotonic>::now();
         let shared = memory.share();
         let ns = begun.elapsed().as_nanos().max(0) as u64;
-        let memory = shared.map_err(|unsure| {
-            *place = Some((unsure, was_shared));
+        let memory = shared.map_err(|memory| {
+            holdings.refused = Some(Refused {
+                memory,
+                node,
+                was_shared,
+            });
             stats.shared.failed.add(1);
             kernel::pr_warn_once!("the host refused to share memory, trying again\n");
             Obstacle::Host
@@ -133,7 +140,7 @@ impl Kccd {
             stats.shared.done.add(1);
             stats.shared.bytes.add(bytes as u64);
             stats.single_spans.add(u64::from(chunk.is_single()));
-            let shared_bytes = self.pool.shared_bytes() + holdings.leaving_bytes();
+            let shared_bytes = self.pool.shared_bytes() + holdings.bytes();
             stats.peak_shared_bytes.raise_to(shared_bytes);
             trace::refill(node, bytes, shared_bytes);
         }
@@ -202,8 +209,9 @@ impl Kccd {
     ///
     /// May sleep, and takes long.
     pub(super) fn make_one_private(&self, holdings: &mut Holdings) -> Option<(bool, u64)> {
-        // A host that has refused gets no more to refuse.
-        if let Some(node) = holdings.refused.iter().position(Option::is_some) {
+        // A host that has refused gets no more to refuse. The cap is as far away as before: what was
+        // refused counts already.
+        if let Some(Refused { node, .. }) = holdings.refused {
             let shared = self.share_one(holdings, node);
             return Some(shared.map_or((false, 0), |chunk_ns| (true, chunk_ns)));
         }
@@ -234,13 +242,12 @@ impl Kccd {
             Err(Err(memory)) => {
                 stats.given_back.failed.add(1);
                 stats.shared.failed.add(1);
-                match holdings.refused.get_mut(chunk.node()) {
-                    Some(place) if place.is_none() => *place = Some((memory, true)),
-                    _ => {
-                        stats.leaked_bytes.add(bytes as u64);
-                        pr_warn!("{bytes} bytes are in an unknown state, and lost\n");
-                    }
-                }
+                // There was none, see above.
+                holdings.refused = Some(Refused {
+                    memory,
+                    node: chunk.node(),
+                    was_shared: true,
+                });
             }
         }
         // There is room: `remove()` made it.
@@ -252,4 +259,16 @@ impl Kccd {
 /// What a chunk would take if `bytes` took `ns` nanoseconds.
 fn per_chunk(ns: u64, bytes: usize) -> u64 {
     ns.saturating_mul((CHUNK_BYTES / bytes.max(1)) as u64)
+}
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+impl Holdings {
+    /// Memory that was shared for `node`, and that the host has refused to make private or to share.
+    pub(super) fn refuse(&mut self, memory: UnsureMemory, node: usize) {
+        self.refused = Some(Refused {
+            memory,
+            node,
+            was_shared: true,
+        });
+    }
 }

@@ -126,15 +126,11 @@ impl Kccd {
     pub(crate) fn new(pool: &'static Pool) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             pool,
-            state <- new_mutex!({
-                let nodes = pool.nodes().count();
-                State {
-                    holdings: Holdings::new(nodes)?,
-                    nodes: KVec::from_elem(NodeView::default(), nodes, GFP_KERNEL)?,
-                    window_began_ms: machine::now_ms(),
-                    idle: params::idle(),
-                    ..State::default()
-                }
+            state <- new_mutex!(State {
+                nodes: KVec::from_elem(NodeView::default(), pool.nodes().count(), GFP_KERNEL)?,
+                window_began_ms: machine::now_ms(),
+                idle: params::idle(),
+                ..State::default()
             }),
         })
     }
@@ -207,8 +203,7 @@ impl Kccd {
         let memory_ms = state.idle.memory_ms(state.chunk_ns);
         View {
             now_ms: machine::now_ms(),
-            shared_bytes: self.pool.shared_bytes() + state.holdings.leaving_bytes(),
-            leaked_bytes: self.pool.stats().leaked_bytes.get(),
+            shared_bytes: self.pool.shared_bytes() + state.holdings.bytes(),
             max_bytes: params::max_bytes(),
             wanted_bytes: state.wanted_bytes,
             has_left: state.holdings.has_left(),
@@ -323,7 +318,7 @@ impl Kccd {
             state.wanted_bytes = 0;
         }
         // Something will be there before long.
-        let is_soon = state.holdings.leaving_bytes() > 0 || state.wanted_bytes > 0;
+        let is_soon = state.holdings.is_leaving() || state.wanted_bytes > 0;
         for (node, view) in self.pool.nodes().zip(&state.nodes) {
             let low = view.low_spans();
             let high = (view.unbound + 1).max(low + SPANS_PER_CHUNK as u32);

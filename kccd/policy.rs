@@ -90,7 +90,8 @@ pub(crate) struct NodeView {
     pub(crate) bindable: u32,
     /// Whether a whole chunk is unbound.
     pub(crate) has_whole: bool,
-    /// Whether there is memory to grow by that counts as shared already: a chunk on its way out.
+    /// Whether there is memory to grow by that counts as shared already: it is on its way out, or was
+    /// refused.
     pub(crate) has_counted: bool,
     /// When growing and binding may be tried again after a failure.
     pub(crate) grow_at_ms: u64,
@@ -157,9 +158,8 @@ impl NodeView {
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct View {
     pub(crate) now_ms: u64,
-    /// Memory that is shared, that is lost, and the most that may be shared, in bytes.
+    /// Memory that is shared, or may be for all that is known, and the most that may be, in bytes.
     pub(crate) shared_bytes: u64,
-    pub(crate) leaked_bytes: u64,
     pub(crate) max_bytes: u64,
     /// Bytes that the kernel wants to have back.
     pub(crate) wanted_bytes: u64,
@@ -175,11 +175,9 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Whether the cap lets `node` grow: it leaves room for another chunk, or none is needed. Lost
-    /// memory counts.
+    /// Whether the cap lets `node` grow: it leaves room for another chunk, or none is needed.
     pub(crate) fn may_grow(&self, node: &NodeView) -> bool {
-        let counted_bytes = self.shared_bytes + self.leaked_bytes;
-        node.has_counted || counted_bytes + CHUNK_BYTES as u64 <= self.max_bytes
+        node.has_counted || self.shared_bytes + CHUNK_BYTES as u64 <= self.max_bytes
     }
 }
 

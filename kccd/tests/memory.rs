@@ -4,6 +4,7 @@
 
 use crate::{
     glue,
+    glue::memory::PrivateMemory,
     kccd::{
         memory::Holdings,
         Kccd, //
@@ -28,7 +29,7 @@ use kernel::{
 fn kccd() -> Result<(Pin<KBox<Kccd>>, Holdings)> {
     let pool = glue::leak(KBox::pin_init(Pool::new(1), GFP_KERNEL)?);
     let kccd = KBox::pin_init(Kccd::new(pool), GFP_KERNEL)?;
-    Ok((kccd, Holdings::new(1)?))
+    Ok((kccd, Holdings::default()))
 }
 
 /// Waits for the end of the grace period and makes a chunk private.
@@ -61,9 +62,9 @@ mod tests {
             assert_eq!(kccd.remove(&mut holdings, 0), CHUNK_BYTES);
             assert_eq!(unbound(), 0);
             // It counts until it is private.
-            assert_eq!(holdings.leaving_bytes(), CHUNK_BYTES as u64);
+            assert_eq!(holdings.bytes(), CHUNK_BYTES as u64);
             assert_eq!(make_private(&kccd, &mut holdings), Some(true));
-            assert_eq!(holdings.leaving_bytes(), 0);
+            assert_eq!(holdings.bytes(), 0);
             let stats = pool.stats();
             assert!(stats.shared.done.get() == round && stats.given_back.done.get() == round);
         }
@@ -79,9 +80,32 @@ mod tests {
         let conversions = pool.stats().shared.done.get();
         assert_eq!(kccd.remove(&mut holdings, 0), CHUNK_BYTES);
         assert!(kccd.grow_node(&mut holdings, 0) == Ok(None));
-        assert_eq!(holdings.leaving_bytes(), 0);
+        assert_eq!(holdings.bytes(), 0);
         assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);
         assert_eq!(pool.stats().shared.done.get(), conversions);
+        kccd.remove(&mut holdings, 0);
+        assert_eq!(make_private(&kccd, &mut holdings), Some(true));
+        Ok(())
+    }
+
+    #[test]
+    fn refused_memory_counts_and_is_shared_before_any_other_is_private() -> Result {
+        let (kccd, mut holdings) = kccd()?;
+        let pool = kccd.pool;
+        let memory = PrivateMemory::new(0, CHUNK_BYTES).ok_or(ENOMEM)?;
+        pool.directory().prepare(memory.base(), CHUNK_BYTES)?;
+        assert!(kccd.grow_node(&mut holdings, 0).is_ok());
+        assert_eq!(kccd.remove(&mut holdings, 0), CHUNK_BYTES);
+        holdings.refuse(memory.into(), 0);
+        assert_eq!(holdings.bytes(), 2 * CHUNK_BYTES as u64);
+        assert!(holdings.has_counted(0));
+        // What left is not touched before the other is known to be shared.
+        assert_eq!(make_private(&kccd, &mut holdings), Some(true));
+        assert_eq!(pool.stats().given_back.done.get(), 0);
+        assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);
+        assert_eq!(holdings.bytes(), CHUNK_BYTES as u64);
+        assert_eq!(make_private(&kccd, &mut holdings), Some(true));
+        assert_eq!(holdings.bytes(), 0);
         kccd.remove(&mut holdings, 0);
         assert_eq!(make_private(&kccd, &mut holdings), Some(true));
         Ok(())

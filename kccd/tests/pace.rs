@@ -40,7 +40,6 @@ impl Guest {
         )?;
         Ok(Self {
             state: State {
-                holdings: Holdings::new(1)?,
                 nodes,
                 chunk_ns: estimated_ns,
                 idle,

@@ -138,26 +138,23 @@ mod tests {
     fn the_cap_stops_growth_and_nothing_else() {
         let lacking = node(20, 8);
         let chunk = CHUNK_BYTES as u64;
-        for (shared_bytes, leaked_bytes, action) in [
-            (9 * chunk, 0, Grow(0)),
-            (9 * chunk + 1, 0, Sleep(None)),
-            (8 * chunk, chunk, Grow(0)),
-            (8 * chunk, 2 * chunk, Sleep(None)),
-            (u64::MAX / 4, 0, Sleep(None)),
+        for (shared_bytes, action) in [
+            (9 * chunk, Grow(0)),
+            (9 * chunk + 1, Sleep(None)),
+            (u64::MAX / 4, Sleep(None)),
         ] {
             let view = View {
                 shared_bytes,
-                leaked_bytes,
                 max_bytes: 10 * chunk,
                 ..view()
             };
             assert_eq!(next(&[lacking], &view), action);
-            // What leaves and is taken back needs no room.
-            let leaving = NodeView {
+            // What counts already needs no room.
+            let counted = NodeView {
                 has_counted: true,
                 ..lacking
             };
-            assert_eq!(next(&[leaving], &view), Grow(0));
+            assert_eq!(next(&[counted], &view), Grow(0));
             let idle = NodeView {
                 demand: 0,
                 ..node(0, SPANS + 4)
