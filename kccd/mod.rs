@@ -90,6 +90,16 @@ struct State {
 }
 
 impl State {
+    /// The kernel wants `bytes` more, which are what it was told could be spared: so it never wants more
+    /// than `spare_bytes`, however often it asks before kccd has come to it.
+    fn want(&mut self, now_ms: u64, bytes: u64, spare_bytes: u64) {
+        let wanted_bytes = self.wanted_bytes.saturating_add(bytes);
+        self.wanted_bytes = wanted_bytes.min(spare_bytes);
+        if bytes > 0 {
+            self.wanted_until_ms = now_ms + WANTED_MS;
+        }
+    }
+
     /// A chunk that idled leaves: says when the next one may go.
     fn pace(&mut self, now_ms: u64) {
         let spans: u32 = self.nodes.iter().map(NodeView::idle_spans).sum();
@@ -219,10 +229,8 @@ impl Kccd {
         let bell = self.pool.bell();
         let now_ms = machine::now_ms();
         let bytes = bell.take_wanted_pages().saturating_mul(PAGE_SIZE as u64);
-        state.wanted_bytes = state.wanted_bytes.saturating_add(bytes);
-        if bytes > 0 {
-            state.wanted_until_ms = now_ms + WANTED_MS;
-        }
+        let spare_bytes = self.pool.spare_pages() * PAGE_SIZE;
+        state.want(now_ms, bytes, spare_bytes as u64);
         let idle = params::idle();
         if idle != state.idle {
             state.idle = idle;

@@ -171,6 +171,25 @@ mod tests {
     }
 
     #[test]
+    fn no_more_is_wanted_than_can_be_spared() {
+        let mut state = State::default();
+        // Bytes that the kernel asks for, that can be spared, and that it wants then.
+        for (bytes, spare_bytes, wanted_bytes) in [
+            (2, 10, 2),
+            (2, 10, 4),
+            (10, 10, 10),
+            (10, 10, 10),
+            (0, 8, 8),
+            (u64::MAX, 9, 9),
+            (0, 0, 0),
+        ] {
+            state.want(0, bytes, spare_bytes);
+            assert_eq!(state.wanted_bytes, wanted_bytes);
+        }
+        assert_eq!(state.wanted_until_ms, WANTED_MS);
+    }
+
+    #[test]
     fn nothing_is_given_back_if_nothing_is_to_be() -> Result {
         let mut guest = Guest::new(Idle::Never, 0, 1_000_000, 80, 4)?;
         assert_eq!(guest.settle()?, 0);
