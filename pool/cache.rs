@@ -98,30 +98,23 @@ pub(super) struct ClassCache {
     taken: Atomic<u64>,
     /// Slots that came back on this CPU.
     returned: Atomic<u64>,
+    /// Its activity when it was last drained.
+    drained_at: Atomic<u64>,
 }
 
 #[cfg(CONFIG_64BIT)]
 static_assert!(size_of::<ClassCache>() == 64);
 
-/// What one CPU holds.
-struct CpuCache {
-    classes: PerClass<ClassCache>,
-    /// Its activity when it was last drained.
-    drained_at: Atomic<u64>,
-}
-
-impl CpuCache {
-    /// What the counters come to: another number whenever the stacks have changed.
+impl ClassCache {
+    /// What the counters come to: another number whenever a mapping has changed the stack.
     fn activity(&self) -> u64 {
-        self.classes.iter().fold(0, |sum: u64, (_, cache)| {
-            sum.wrapping_add(cache.taken.load(Relaxed))
-                .wrapping_add(cache.returned.load(Relaxed))
-        })
+        let taken = self.taken.load(Relaxed);
+        taken.wrapping_add(self.returned.load(Relaxed))
     }
 }
 
 /// The caches of all CPUs.
-pub(crate) struct CpuCaches(KVVec<CpuCache>);
+pub(crate) struct CpuCaches(KVVec<PerClass<ClassCache>>);
 
 // SAFETY: Everything in it can be used on any CPU, one at a time.
 unsafe impl Send for CpuCaches {}
@@ -140,25 +133,19 @@ impl CpuCaches {
                 stack: UnsafeCell::new(Stack::new()),
                 taken: Atomic::new(0),
                 returned: Atomic::new(0),
+                drained_at: Atomic::new(0),
             });
             for class in SizeClass::ALL {
                 classes[class].stack.get_mut().make_room(class)?;
             }
-            let drained_at = Atomic::new(0);
-            caches.push(
-                CpuCache {
-                    classes,
-                    drained_at,
-                },
-                GFP_KERNEL,
-            )?;
+            caches.push(classes, GFP_KERNEL)?;
         }
         Ok(Self(caches))
     }
 
     #[inline]
     fn of_cpu(&self, cpu: u32, class: SizeClass) -> Option<&ClassCache> {
-        Some(&self.0.get(cpu as usize)?.classes[class])
+        Some(&self.0.get(cpu as usize)?[class])
     }
 
     /// Calls `f` with this CPU's stack of `class`. `f` must not come back here.
@@ -212,6 +199,8 @@ impl CpuCaches {
     }
 
     /// Empties this CPU's stack of `class`, or that of a CPU that is dead; `home` takes what was in it.
+    ///
+    /// What mappings do from here on counts as not drained.
     pub(super) fn drain(
         &self,
         dead: Option<&DeadCpu>,
@@ -219,12 +208,13 @@ impl CpuCaches {
         irq: &LocalInterruptDisabled,
         home: impl FnOnce(&[FreeSlot]),
     ) {
-        let empty = |stack: &mut Stack| {
+        let empty = |stack: &mut Stack, cache: &ClassCache| {
             stack.shed(0, home);
             stack.set_limit(1);
+            cache.drained_at.store(cache.activity(), Relaxed);
         };
         let Some(cpu) = dead else {
-            self.with(class, irq, |stack, _| empty(stack));
+            self.with(class, irq, empty);
             return;
         };
         if let Some(cache) = self.of_cpu(cpu.id(), class) {
@@ -234,34 +224,23 @@ impl CpuCaches {
             // - There is one `DeadCpu` for a CPU at a time, which we have a reference to on this thread
             //   alone, so that nobody else is here for the same CPU.
             // - What the CPU did before it died has happened for us: it was waited for.
-            empty(unsafe { &mut *cache.stack.get() });
+            empty(unsafe { &mut *cache.stack.get() }, cache);
         }
     }
 
     /// The CPUs whose stacks have changed since they were drained.
     pub(crate) fn active(&self) -> impl Iterator<Item = u32> + '_ {
+        let is_active = |cache: &ClassCache| cache.activity() != cache.drained_at.load(Relaxed);
         (0u32..)
             .zip(&self.0)
-            .filter(|(_, cache)| cache.activity() != cache.drained_at.load(Relaxed))
+            .filter(move |(_, classes)| classes.iter().any(|(_, cache)| is_active(cache)))
             .map(|(cpu, _)| cpu)
-    }
-
-    /// What the counters of a CPU come to.
-    pub(crate) fn activity(&self, cpu: u32) -> u64 {
-        self.0.get(cpu as usize).map_or(0, CpuCache::activity)
-    }
-
-    /// Notes that the stacks of `cpu` were emptied after its activity was that.
-    pub(crate) fn note_drained(&self, cpu: u32, activity: u64) {
-        if let Some(cache) = self.0.get(cpu as usize) {
-            cache.drained_at.store(activity, Relaxed);
-        }
     }
 
     /// Slots of `class` that mappings took and gave back, summed over all CPUs.
     pub(crate) fn totals(&self, class: SizeClass) -> Totals {
         let sum = |count: fn(&ClassCache) -> &Atomic<u64>| {
-            let caches = self.0.iter().map(|cache| &cache.classes[class]);
+            let caches = self.0.iter().map(|classes| &classes[class]);
             caches.fold(0u64, |sum, cache| {
                 sum.wrapping_add(count(cache).load(Relaxed))
             })

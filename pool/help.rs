@@ -232,7 +232,7 @@ impl Pool {
     }
 
     /// Takes slots of `class` home, each to its own span on its own node.
-    fn take_home(&self, class: SizeClass, slots: &[FreeSlot]) {
+    pub(super) fn take_home(&self, class: SizeClass, slots: &[FreeSlot]) {
         let with_home = |slot: &FreeSlot| {
             let span = self.directory.get(slot.base)?;
             Some((self.nodes.get(span.chunk()?.node())?, span, *slot))
@@ -251,15 +251,11 @@ impl Pool {
 
     /// Takes home what this CPU holds, or a CPU that is dead. Any context but NMI.
     pub(crate) fn drain(&self, dead: Option<&DeadCpu>) {
-        let cpu = dead.map_or_else(|| CpuId::current().as_u32(), DeadCpu::id);
-        // What changes from here on counts as not drained.
-        let activity = self.caches.activity(cpu);
         for class in SizeClass::ALL {
             let irq = local_interrupt_disable();
             let take_home = |slots: &[FreeSlot]| self.take_home(class, slots);
             self.caches.drain(dead, class, &irq, take_home);
         }
-        self.caches.note_drained(cpu, activity);
     }
 
     /// All nodes, that of this CPU first.

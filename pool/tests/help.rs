@@ -20,7 +20,10 @@ use crate::{
         NotMade, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    interrupt::local_interrupt_disable,
+    prelude::*, //
+};
 
 /// Takes slots until there is none, or `most`.
 fn take_all(bench: &Bench, cpu: &mut Cpu, class: SizeClass, most: usize) -> Result<KVec<Found>> {
@@ -255,6 +258,26 @@ mod tests {
         cpu.run(&bench, |pool| pool.drain(None));
         assert!(bench.pool.active_cpus().next().is_none());
         assert!(bench.pool.cached_spans() == 0 && bench.unbound(0) == 4);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_drained_is_still_seen() -> Result {
+        let mut bench = Bench::new(1)?;
+        let mut cpu = Cpu::new(&[K4, K8])?;
+        bench.give(0, 1)?;
+        for class in [K4, K8] {
+            let found = take_all(&bench, &mut cpu, class, 1)?;
+            put_all(&bench, &mut cpu, &found);
+        }
+        for (class, active) in [(K4, 1), (K8, 0)] {
+            cpu.run(&bench, |pool| {
+                let irq = local_interrupt_disable();
+                let take_home = |slots: &[FreeSlot]| pool.take_home(class, slots);
+                pool.caches.drain(None, class, &irq, take_home);
+            });
+            assert_eq!(bench.pool.active_cpus().count(), active);
+        }
         Ok(())
     }
 
