@@ -340,9 +340,10 @@ impl Kccd {
     }
 }
 
-/// How long a window is, where a need is remembered for `memory_ms`.
+/// How long a window is, where a need is remembered for at least `memory_ms`: the window in which it
+/// ends may be over at once, and is followed by all others.
 fn window_ms(memory_ms: u64) -> u64 {
-    (memory_ms / WINDOWS as u64).max(1)
+    memory_ms.div_ceil(WINDOWS as u64 - 1)
 }
 
 /// Spans that the classes of a node below their watermark lack.

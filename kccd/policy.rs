@@ -45,8 +45,8 @@ impl fmt::Display for Idle {
 }
 
 impl Idle {
-    /// For how long a need is remembered, in milliseconds, where a chunk takes `chunk_ns` to convert;
-    /// [`None`] for ever.
+    /// For how long a need is remembered at least, in milliseconds, where a chunk takes `chunk_ns` to
+    /// convert; [`None`] for ever.
     pub(crate) fn memory_ms(self, chunk_ns: u64) -> Option<u64> {
         match self {
             Self::Priced => Some((chunk_ns * GIVE_BACK_SHARE / 1_000_000).max(SHORTEST_IDLE_MS)),
@@ -56,8 +56,8 @@ impl Idle {
     }
 
     /// In how many milliseconds all that idles is to be given back, if that matters: a need is
-    /// remembered for the idle time and a window of an eighth of it, and all has to be gone after
-    /// twice the idle time.
+    /// remembered for the idle time and at most a window of a seventh of it, and all has to be gone
+    /// after twice the idle time.
     pub(crate) fn give_back_ms(self) -> u64 {
         match self {
             Self::Ms(ms) => u64::from(ms) * 5 / 8,
