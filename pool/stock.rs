@@ -171,9 +171,7 @@ impl Stock {
             return None;
         }
         let chunk = chunks.first()?;
-        chunks.remove(chunk);
-        let span = chunk.take();
-        chunks.add(chunk);
+        let span = chunks.change(chunk, Chunk::take);
         self.count(-1, 1);
         let peak = &self.peaks[self.window.load(Relaxed) as usize % WINDOWS];
         peak.store(peak.load(Relaxed).max(self.bound()), Relaxed);
@@ -186,9 +184,7 @@ impl Stock {
             return;
         };
         let mut chunks = self.chunks.lock();
-        chunks.remove(chunk);
-        chunk.put(span);
-        chunks.add(chunk);
+        chunks.change(chunk, |chunk| chunk.put(span));
         self.count(1, -1);
     }
 
