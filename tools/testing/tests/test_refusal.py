@@ -58,6 +58,7 @@ load {seconds + 6} &
 for second in $(seq {seconds}); do
 	sleep 1
 	echo "astray: $(value {EMULATION} mismatched_now)"
+	awk '$1 == "State:" {{ print "kccd:", $2 }}' "/proc/$(pgrep -x kccd)/status"
 done
 {vm.show("during", vm.STATS)}
 {vm.show("emulation", EMULATION)}
@@ -109,6 +110,14 @@ class TestRefusedForAWhile:
         assert len(astray) == seconds
         assert max(astray) <= CHUNK_PAGES
         assert result.count("leaked_bytes", "during") == 0
+
+    def test_kccd_is_no_load(self, direction, nodes, seconds):
+        """While there is nothing that it can do, kccd sleeps, and is rung in vain."""
+        result = _refused(direction, nodes, seconds)
+        states = re.findall(r"^kccd: (\w)", result.stdout, re.M)
+        assert len(states) == seconds
+        # Uninterruptible sleep counts in the load average.
+        assert states.count("D") <= seconds // 4, states
 
     def test_growth_is_back_within_a_second(self, direction, nodes, seconds):
         """A chunk was shared a second after the host granted it."""
