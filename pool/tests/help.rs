@@ -6,19 +6,16 @@ use super::{
     Bench,
     Cpu, //
 };
-use crate::{
-    kccd::watermark::Watermark,
-    pool::{
-        class::{
-            SizeClass,
-            SizeClass::*,
-            CHUNK_BYTES,
-            SPANS_PER_CHUNK, //
-        },
-        help::Found,
-        span::FreeSlot,
-        NotMade, //
+use crate::pool::{
+    class::{
+        SizeClass,
+        SizeClass::*,
+        CHUNK_BYTES,
+        SPANS_PER_CHUNK, //
     },
+    help::Found,
+    span::FreeSlot,
+    NotMade, //
 };
 use kernel::{
     interrupt::local_interrupt_disable,
@@ -152,8 +149,8 @@ mod tests {
     fn all_of_256_cpus_get_a_slot_of_the_default() -> Result {
         const CPUS: usize = 256;
         let mut bench = Bench::new(1)?;
-        let watermark = Watermark::for_guest(1 << 40, CPUS).bytes(0);
-        bench.give(0, watermark as usize / CHUNK_BYTES)?;
+        // What Watermark::for_guest() asks for.
+        bench.give(0, (268 << 20) / CHUNK_BYTES)?;
         let mut cpus = KVec::new();
         for _ in 0..CPUS {
             cpus.push(Cpu::new(&[K4])?, GFP_KERNEL)?;

@@ -325,6 +325,17 @@ def _crate_paths(path: Path) -> set[str]:
     }
 
 
+def test_pool_knows_nothing_of_kccd():
+    """Nor do its tests."""
+    bad = [
+        _name(path)
+        for path in _of(".rs")
+        if path.relative_to(vm.ROOT).parts[0] == "pool"
+        and "kccd::" in _count_logic().plain(path.read_text(encoding="utf-8"))
+    ]
+    assert not bad, bad
+
+
 @pytest.mark.parametrize("folder", LAYERS)
 def test_layers(folder):
     """A folder uses what is below it: what happens in one is not spread over two."""
