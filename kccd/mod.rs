@@ -80,8 +80,6 @@ struct State {
     give_back_at_ms: u64,
     window_began_ms: u64,
     drained_ms: u64,
-    /// When all that idles now has to be gone.
-    all_gone_ms: Option<u64>,
     /// What a chunk takes to convert, in nanoseconds.
     chunk_ns: u64,
     wanted_bytes: u64,
@@ -100,15 +98,14 @@ impl State {
         }
     }
 
-    /// A chunk that idled leaves: says when the next one may go.
-    fn pace(&mut self, now_ms: u64) {
+    /// A chunk that idled leaves: says when the next one may go. Those that idle now are to be gone
+    /// when the window ends, if there is no price.
+    fn pace(&mut self, view: &View) {
         let spans: u32 = self.nodes.iter().map(NodeView::idle_spans).sum();
-        let all_gone_ms = *self
-            .all_gone_ms
-            .get_or_insert(now_ms + self.idle.give_back_ms());
-        let left_ms = all_gone_ms.saturating_sub(now_ms);
         let chunks = u64::from(spans) / SPANS_PER_CHUNK as u64;
-        self.give_back_at_ms = now_ms + self.idle.pause_ms(self.chunk_ns, left_ms, chunks);
+        let ends_ms = view.window_ends_ms.unwrap_or(0);
+        let left_ms = ends_ms.saturating_sub(view.now_ms);
+        self.give_back_at_ms = view.now_ms + self.idle.pause_ms(self.chunk_ns, left_ms, chunks);
     }
 
     /// To give a chunk back took `chunk_ns`: where that has a price, says when it is paid for.
@@ -166,7 +163,7 @@ impl Kccd {
                 }
                 Action::GiveBack(node) => {
                     self.let_go(state, node);
-                    state.pace(view.now_ms);
+                    state.pace(&view);
                 }
                 Action::MakePrivate => self.make_private(state),
                 Action::TurnWindow => self.turn_window(state),
@@ -235,7 +232,6 @@ impl Kccd {
         if idle != state.idle {
             state.idle = idle;
             state.give_back_at_ms = 0;
-            state.all_gone_ms = None;
         }
         // While mappings are refused or memory is short, CPUs should hold nothing that they do not use.
         let is_short = bell.take_cry() || bytes > 0;
@@ -318,9 +314,6 @@ impl Kccd {
         let obstacle = lacking.peek().map(|_| Obstacle::AtMax);
         if !lacking.any(|node| view.may_grow(node)) {
             self.pool.refusals().set_obstacle(obstacle);
-        }
-        if !state.nodes.iter().any(NodeView::is_idle) {
-            state.all_gone_ms = None;
         }
         if view.now_ms >= state.wanted_until_ms {
             state.wanted_bytes = 0;

@@ -55,16 +55,6 @@ impl Idle {
         }
     }
 
-    /// In how many milliseconds all that idles is to be given back, if that matters: a need is
-    /// remembered for the idle time and at most a window of a seventh of it, and all has to be gone
-    /// after twice the idle time.
-    pub(crate) fn give_back_ms(self) -> u64 {
-        match self {
-            Self::Ms(ms) => u64::from(ms) * 5 / 8,
-            Self::Priced | Self::Never => 0,
-        }
-    }
-
     /// The pause between two chunks that are given back, in milliseconds, if so many chunks are to
     /// go in `left_ms`.
     pub(crate) fn pause_ms(self, chunk_ns: u64, left_ms: u64, chunks: u64) -> u64 {
@@ -203,24 +193,22 @@ pub(crate) enum Action {
 /// What to do next. What mappings need comes first.
 pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
     let each = || nodes.iter().enumerate();
-    let bind = |node: &NodeView| node.to_bind > 0 && node.bindable > 0;
-    if let Some((node, _)) = each().find(|(_, it)| bind(it) && view.now_ms >= it.bind_at_ms) {
-        return Action::Bind(node);
+    let is_due = |at_ms: u64| view.now_ms >= at_ms;
+    // When the first thing is due that is not yet.
+    let mut timer = u64::MAX;
+    for (node, it) in each().filter(|(_, it)| it.to_bind > 0 && it.bindable > 0) {
+        if is_due(it.bind_at_ms) {
+            return Action::Bind(node);
+        }
+        timer = timer.min(it.bind_at_ms);
     }
     let lacking = || each().filter(|(_, node)| node.missing_bytes() > 0 && view.may_grow(node));
-    let worst = lacking()
-        .filter(|(_, node)| view.now_ms >= node.grow_at_ms)
-        .max_by_key(|(_, node)| node.missing_bytes());
-    if let Some((node, _)) = worst {
+    let can_grow = lacking().filter(|(_, node)| is_due(node.grow_at_ms));
+    if let Some((node, _)) = can_grow.max_by_key(|(_, node)| node.missing_bytes()) {
         return Action::Grow(node);
     }
-    let binding = each().filter(|(_, it)| bind(it));
-    let mut timer = Iterator::chain(
-        lacking().map(|(_, node)| node.grow_at_ms),
-        binding.map(|(_, node)| node.bind_at_ms),
-    )
-    .min();
-    if view.now_ms >= view.private_at_ms {
+    timer = lacking().fold(timer, |timer, (_, node)| timer.min(node.grow_at_ms));
+    if is_due(view.private_at_ms) {
         if view.has_left {
             return Action::MakePrivate;
         }
@@ -231,30 +219,27 @@ pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
             return Action::Relieve(node);
         }
     } else if view.has_left {
-        timer = earlier(timer, view.private_at_ms);
+        timer = timer.min(view.private_at_ms);
     }
     if let Some(window_ends) = view.window_ends_ms {
         let go_at = view.give_back_at_ms.max(view.private_at_ms);
         match each().find(|(_, node)| node.is_idle()) {
-            Some((node, _)) if view.now_ms >= go_at => return Action::GiveBack(node),
-            Some(_) => timer = earlier(timer, go_at),
+            Some((node, _)) if is_due(go_at) => return Action::GiveBack(node),
+            Some(_) => timer = timer.min(go_at),
             None => (),
         }
         // Something may idle before long: what is remembered will be forgotten, and what CPUs hold
         // will come home.
         let unused: u32 = nodes.iter().map(NodeView::unused_spans).sum();
         if (unused + view.cached_spans) as usize >= SPANS_PER_CHUNK {
-            if view.now_ms >= window_ends {
+            if is_due(window_ends) {
                 return Action::TurnWindow;
             }
-            timer = earlier(timer, window_ends);
+            timer = timer.min(window_ends);
         }
     }
-    Action::Sleep(timer.map(|at| at.saturating_sub(view.now_ms).clamp(1, 60_000) as u32))
-}
-
-fn earlier(timer: Option<u64>, at: u64) -> Option<u64> {
-    Some(timer.map_or(at, |timer| timer.min(at)))
+    let ms = timer.saturating_sub(view.now_ms).clamp(1, 60_000) as u32;
+    Action::Sleep((timer < u64::MAX).then_some(ms))
 }
 
 /// How long to wait after `failures` failures in a row, in milliseconds: 10, doubled with each

@@ -92,7 +92,7 @@ impl Guest {
                 Action::GiveBack(0) => {
                     self.unbound -= SPANS_PER_CHUNK as u32;
                     self.leaving.push(self.now_ms + 15, GFP_KERNEL)?;
-                    self.state.pace(self.now_ms);
+                    self.state.pace(&view);
                 }
                 Action::MakePrivate => {
                     let _ = self.leaving.remove(0);
