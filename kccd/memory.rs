@@ -92,27 +92,22 @@ impl Kccd {
     /// shares. Returns what a chunk takes to convert, in nanoseconds, if it converted any.
     ///
     /// May sleep, and takes long. An error says what is in the way.
-    pub(super) fn grow_node(
-        &self,
-        holdings: &mut Holdings,
-        node: usize,
-    ) -> Result<Option<u64>, Obstacle> {
-        let mut leaving = holdings.leaving.iter();
-        let place = leaving.position(|(chunk, _)| chunk.node() == node);
-        if let Some(Ok((chunk, _))) = place.map(|place| holdings.leaving.remove(place)) {
+    pub(super) fn grow_node(&mut self, node: usize) -> Result<Option<u64>, Obstacle> {
+        let leaving = &mut self.holdings.leaving;
+        let place = leaving.iter().position(|(chunk, _)| chunk.node() == node);
+        if let Some(Ok((chunk, _))) = place.map(|place| leaving.remove(place)) {
             self.enlist(chunk);
             return Ok(None);
         }
-        self.share_one(holdings, node).map(Some)
+        self.share_one(node).map(Some)
     }
 
     /// Shares the memory that was refused last time, or else new memory for `node`, and adds it to the
     /// stock of its node, see [`Self::grow_node`].
-    fn share_one(&self, holdings: &mut Holdings, node: usize) -> Result<u64, Obstacle> {
+    fn share_one(&mut self, node: usize) -> Result<u64, Obstacle> {
         // First all that can fail without a loss.
-        let chunk = self.vacant_chunk(holdings);
-        let chunk = chunk.map_err(|_| Obstacle::NoMemory)?;
-        let (memory, node, was_shared) = match holdings.refused.take() {
+        let chunk = self.vacant_chunk().map_err(|_| Obstacle::NoMemory)?;
+        let (memory, node, was_shared) = match self.holdings.refused.take() {
             Some(it) => (it.memory, it.node, it.was_shared),
             None => (self.private_memory(node)?.into(), node, false),
         };
@@ -121,7 +116,7 @@ impl Kccd {
         let shared = memory.share();
         let ns = begun.elapsed().as_nanos().max(0) as u64;
         let memory = shared.map_err(|memory| {
-            holdings.refused = Some(Refused {
+            self.holdings.refused = Some(Refused {
                 memory,
                 node,
                 was_shared,
@@ -132,7 +127,7 @@ impl Kccd {
         })?;
         let bytes = memory.bytes();
         // It is on top.
-        holdings.vacant.pop();
+        self.holdings.vacant.pop();
         chunk.place(memory, node);
         self.enlist(chunk);
         stats.shared.ns.add(ns);
@@ -140,7 +135,7 @@ impl Kccd {
             stats.shared.done.add(1);
             stats.shared.bytes.add(bytes as u64);
             stats.single_spans.add(u64::from(chunk.is_single()));
-            let shared_bytes = self.pool.shared_bytes() + holdings.bytes();
+            let shared_bytes = self.pool.shared_bytes() + self.holdings.bytes();
             stats.peak_shared_bytes.raise_to(shared_bytes);
             trace::refill(node, bytes, shared_bytes);
         }
@@ -158,12 +153,13 @@ impl Kccd {
     }
 
     /// A description of a chunk for the next one, with all records, left on top of the vacant ones.
-    fn vacant_chunk(&self, holdings: &mut Holdings) -> Result<&'static Chunk> {
-        let chunk = match holdings.vacant.last() {
+    fn vacant_chunk(&mut self) -> Result<&'static Chunk> {
+        let vacant = &mut self.holdings.vacant;
+        let chunk = match vacant.last() {
             Some(chunk) => *chunk,
             None => {
                 let chunk = crate::glue::leak(KBox::pin_init(Chunk::new(), GFP_KERNEL)?);
-                holdings.vacant.push(chunk, GFP_KERNEL)?;
+                vacant.push(chunk, GFP_KERNEL)?;
                 chunk
             }
         };
@@ -187,8 +183,10 @@ impl Kccd {
 
     /// Takes an unbound chunk of `node` out of the pool, to be given back before long. Returns its
     /// size in bytes, 0 if there is none. May sleep.
-    pub(super) fn remove(&self, holdings: &mut Holdings, node: usize) -> usize {
-        let (leaving, vacant) = (&mut holdings.leaving, &mut holdings.vacant);
+    pub(super) fn remove(&mut self, node: usize) -> usize {
+        let Holdings {
+            leaving, vacant, ..
+        } = &mut self.holdings;
         // Nothing may fail once the chunk is out.
         let room = leaving.reserve(1, GFP_KERNEL);
         let room = room.and_then(|()| vacant.reserve(leaving.len() + 2, GFP_KERNEL));
@@ -208,14 +206,14 @@ impl Kccd {
     /// host did, and what a chunk takes, in nanoseconds.
     ///
     /// May sleep, and takes long.
-    pub(super) fn make_one_private(&self, holdings: &mut Holdings) -> Option<(bool, u64)> {
+    pub(super) fn make_one_private(&mut self) -> Option<(bool, u64)> {
         // A host that has refused gets no more to refuse. The cap is as far away as before: what was
         // refused counts already.
-        if let Some(Refused { node, .. }) = holdings.refused {
-            let shared = self.share_one(holdings, node);
+        if let Some(Refused { node, .. }) = self.holdings.refused {
+            let shared = self.share_one(node);
             return Some(shared.map_or((false, 0), |chunk_ns| (true, chunk_ns)));
         }
-        let (chunk, _) = holdings.leaving.remove(0).ok()?;
+        let (chunk, _) = self.holdings.leaving.remove(0).ok()?;
         let memory = chunk.take_memory()?;
         let bytes = memory.bytes();
         let begun = Instant::<Monotonic>::now();
@@ -243,7 +241,7 @@ impl Kccd {
                 stats.given_back.failed.add(1);
                 stats.shared.failed.add(1);
                 // There was none, see above.
-                holdings.refused = Some(Refused {
+                self.holdings.refused = Some(Refused {
                     memory,
                     node: chunk.node(),
                     was_shared: true,
@@ -251,7 +249,7 @@ impl Kccd {
             }
         }
         // There is room: `remove()` made it.
-        let _ = holdings.vacant.push_within_capacity(chunk);
+        let _ = self.holdings.vacant.push_within_capacity(chunk);
         Some((is_private, per_chunk(ns, bytes)))
     }
 }

@@ -34,10 +34,8 @@ use crate::{
     },
 };
 use kernel::{
-    new_mutex,
     page::PAGE_SIZE,
-    prelude::*,
-    sync::Mutex, //
+    prelude::*, //
 };
 use memory::Holdings;
 use policy::{
@@ -62,17 +60,15 @@ const WANTED_MS: u64 = 500;
 const DRAIN_MS: u64 = 50;
 
 /// kccd.
-#[pin_data]
 pub(crate) struct Kccd {
     pool: &'static Pool,
-    #[pin]
-    state: Mutex<State>,
+    holdings: Holdings,
+    state: State,
 }
 
 /// What kccd remembers from one round to the next. Times are in milliseconds since boot.
 #[derive(Default)]
 struct State {
-    holdings: Holdings,
     nodes: KVec<NodeView>,
     /// Failures to make memory private in a row.
     private_failures: u32,
@@ -118,11 +114,10 @@ impl State {
 }
 
 impl Work for Kccd {
-    fn run(&'static self) {
+    fn run(&mut self) {
         glue::no_io();
-        let mut state = self.state.lock();
         while !self.pool.bell().is_stopped() {
-            let (deaf_ms, timeout_ms) = self.round(&mut state);
+            let (deaf_ms, timeout_ms) = self.round();
             self.pool.bell().wait(deaf_ms, timeout_ms);
         }
     }
@@ -130,46 +125,48 @@ impl Work for Kccd {
 
 impl Kccd {
     /// Serves `pool`. May sleep.
-    pub(crate) fn new(pool: &'static Pool) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
+    pub(crate) fn new(pool: &'static Pool) -> Result<Self> {
+        let nodes = pool.nodes().count();
+        Ok(Self {
             pool,
-            state <- new_mutex!(State {
-                nodes: KVec::from_elem(NodeView::default(), pool.nodes().count(), GFP_KERNEL)?,
+            holdings: Holdings::default(),
+            state: State {
+                nodes: KVec::from_elem(NodeView::default(), nodes, GFP_KERNEL)?,
                 window_began_ms: machine::now_ms(),
                 idle: params::idle(),
                 ..State::default()
-            }),
+            },
         })
     }
 
     /// Does what can be done at once, before the thread runs. May sleep. Returns what is in the way.
-    pub(crate) fn fill(&self) -> Option<Obstacle> {
-        self.round(&mut self.state.lock());
+    pub(crate) fn fill(&mut self) -> Option<Obstacle> {
+        self.round();
         self.pool.refusals().obstacle()
     }
 
     /// Does all that there is to do. Returns for how long to be deaf and to sleep.
-    fn round(&self, state: &mut State) -> (u32, Option<u32>) {
+    fn round(&mut self) -> (u32, Option<u32>) {
         let mut did_anything = false;
         loop {
-            let view = self.look(state);
-            match policy::next(&state.nodes, &view) {
+            let view = self.look();
+            match policy::next(&self.state.nodes, &view) {
                 _ if self.pool.bell().is_stopped() => return (0, Some(1)),
-                Action::Grow(node) => self.grow(state, node),
-                Action::Bind(node) => self.bind(state, node),
+                Action::Grow(node) => self.grow(node),
+                Action::Bind(node) => self.bind(node),
                 Action::Relieve(node) => {
-                    let bytes = self.let_go(state, node) as u64;
-                    state.wanted_bytes = state.wanted_bytes.saturating_sub(bytes);
+                    let bytes = self.let_go(node) as u64;
+                    self.state.wanted_bytes = self.state.wanted_bytes.saturating_sub(bytes);
                 }
                 Action::GiveBack(node) => {
-                    self.let_go(state, node);
-                    state.pace(&view);
+                    self.let_go(node);
+                    self.state.pace(&view);
                 }
-                Action::MakePrivate => self.make_private(state),
-                Action::TurnWindow => self.turn_window(state),
+                Action::MakePrivate => self.make_private(),
+                Action::TurnWindow => self.turn_window(),
                 Action::Sleep(timeout_ms) => {
                     let deaf_ms = if did_anything { 0 } else { policy::DEAF_MS };
-                    return (deaf_ms, self.listen(state, &view, timeout_ms));
+                    return (deaf_ms, self.listen(&view, timeout_ms));
                 }
             }
             did_anything = true;
@@ -177,8 +174,9 @@ impl Kccd {
     }
 
     /// Sees how the pool stands, after telling it what the parameters ask for.
-    fn look(&self, state: &mut State) -> View {
-        self.hear(state);
+    fn look(&mut self) -> View {
+        self.hear();
+        let state = &mut self.state;
         let watermark = params::watermark();
         let default = params::default_watermark_bytes();
         let numbers = 0..state.nodes.len();
@@ -205,15 +203,15 @@ impl Kccd {
             view.to_bind = to_bind(node);
             view.bindable = stock.within(Reach::Ready);
             view.has_whole = stock.has_whole();
-            view.has_counted = state.holdings.has_counted(number);
+            view.has_counted = self.holdings.has_counted(number);
         }
         let memory_ms = state.idle.memory_ms(state.chunk_ns);
         View {
             now_ms: machine::now_ms(),
-            shared_bytes: self.pool.shared_bytes() + state.holdings.bytes(),
+            shared_bytes: self.pool.shared_bytes() + self.holdings.bytes(),
             max_bytes: params::max_bytes(),
             wanted_bytes: state.wanted_bytes,
-            has_left: state.holdings.has_left(),
+            has_left: self.holdings.has_left(),
             private_at_ms: state.private_at_ms,
             give_back_at_ms: state.give_back_at_ms,
             window_ends_ms: memory_ms.map(|ms| state.window_began_ms + window_ms(ms)),
@@ -222,7 +220,8 @@ impl Kccd {
     }
 
     /// Hears what others want.
-    fn hear(&self, state: &mut State) {
+    fn hear(&mut self) {
+        let state = &mut self.state;
         let bell = self.pool.bell();
         let now_ms = machine::now_ms();
         let bytes = bell.take_wanted_pages().saturating_mul(PAGE_SIZE as u64);
@@ -241,8 +240,9 @@ impl Kccd {
         }
     }
 
-    fn grow(&self, state: &mut State, node: usize) {
-        let grown = self.grow_node(&mut state.holdings, node);
+    fn grow(&mut self, node: usize) {
+        let grown = self.grow_node(node);
+        let state = &mut self.state;
         let Some(view) = state.nodes.get_mut(node) else {
             return;
         };
@@ -260,32 +260,33 @@ impl Kccd {
     }
 
     /// Binds a span for the first class below its watermark.
-    fn bind(&self, state: &mut State, number: usize) {
+    fn bind(&mut self, number: usize) {
         let bound = self.pool.nodes().nth(number).is_some_and(|node| {
             let mut depots = SizeClass::ALL.into_iter().map(|class| node.depot(class));
             let low = depots.find(|depot| depot.is_low());
             low.is_some_and(|depot| depot.bind_ahead(node.stock()))
         });
-        if let (false, Some(view)) = (bound, state.nodes.get_mut(number)) {
+        if let (false, Some(view)) = (bound, self.state.nodes.get_mut(number)) {
             view.bind_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
         }
     }
 
     /// Takes a chunk of a node out of the pool; returns its size in bytes.
-    fn let_go(&self, state: &mut State, node: usize) -> usize {
-        let bytes = self.remove(&mut state.holdings, node);
+    fn let_go(&mut self, node: usize) -> usize {
+        let bytes = self.remove(node);
         if bytes == 0 {
             // There is no memory to remember it with.
-            state.private_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
+            self.state.private_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
         }
         bytes
     }
 
     /// Makes a chunk private that has left.
-    fn make_private(&self, state: &mut State) {
-        let Some((done, chunk_ns)) = self.make_one_private(&mut state.holdings) else {
+    fn make_private(&mut self) {
+        let Some((done, chunk_ns)) = self.make_one_private() else {
             return;
         };
+        let state = &mut self.state;
         state.chunk_ns = state.chunk_ns.max(chunk_ns);
         let now_ms = machine::now_ms();
         if done {
@@ -298,17 +299,18 @@ impl Kccd {
         state.paid(now_ms, chunk_ns);
     }
 
-    fn turn_window(&self, state: &mut State) {
+    fn turn_window(&mut self) {
         for node in self.pool.nodes() {
             node.stock().turn_window();
         }
         self.pool.active_cpus().for_each(glue::cpus::drain);
-        state.window_began_ms = machine::now_ms();
+        self.state.window_began_ms = machine::now_ms();
     }
 
     /// Before kccd sleeps: notes what is in its way, and has the stocks ring for what would change
     /// that. Returns for how long to sleep.
-    fn listen(&self, state: &mut State, view: &View, timeout_ms: Option<u32>) -> Option<u32> {
+    fn listen(&mut self, view: &View, timeout_ms: Option<u32>) -> Option<u32> {
+        let state = &mut self.state;
         let nodes = state.nodes.iter();
         let mut lacking = nodes.filter(|node| node.missing_bytes() > 0).peekable();
         let obstacle = lacking.peek().map(|_| Obstacle::AtMax);
@@ -319,7 +321,7 @@ impl Kccd {
             state.wanted_bytes = 0;
         }
         // Something will be there before long.
-        let is_soon = state.holdings.is_leaving() || state.wanted_bytes > 0;
+        let is_soon = self.holdings.is_leaving() || state.wanted_bytes > 0;
         for (node, view) in self.pool.nodes().zip(&state.nodes) {
             let low = view.low_spans();
             let high = (view.unbound + 1).max(low + SPANS_PER_CHUNK as u32);
