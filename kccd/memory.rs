@@ -111,7 +111,7 @@ impl Kccd {
             Some(it) => (it.memory, it.node, it.was_shared),
             None => (self.private_memory(node)?.into(), node, false),
         };
-        let stats = self.pool.stats();
+        let stats = &self.pool.stats;
         let begun = Instant::<Monotonic>::now();
         let shared = memory.share();
         let ns = begun.elapsed().as_nanos().max(0) as u64;
@@ -145,7 +145,7 @@ impl Kccd {
     /// Lets mappings use a chunk that has memory.
     fn enlist(&self, chunk: &'static Chunk) {
         for span in chunk.spans() {
-            self.pool.directory().insert(span);
+            self.pool.directory.set(span.base(), Some(span));
         }
         if let Some(node) = self.pool.nodes().nth(chunk.node()) {
             node.stock().add(chunk);
@@ -172,11 +172,11 @@ impl Kccd {
         let sizes = [CHUNK_BYTES, SPAN_BYTES];
         let found = sizes.into_iter().find_map(|bytes| {
             let memory = PrivateMemory::new(node, bytes)?;
-            self.pool.directory().prepare(memory.base(), bytes).ok()?;
+            self.pool.directory.prepare(memory.base(), bytes).ok()?;
             Some(memory)
         });
         found.ok_or_else(|| {
-            self.pool.stats().allocation_failures.add(1);
+            self.pool.stats.allocation_failures.add(1);
             Obstacle::NoMemory
         })
     }
@@ -195,7 +195,7 @@ impl Kccd {
             return 0;
         };
         for span in chunk.spans() {
-            self.pool.directory().remove(span.base());
+            self.pool.directory.set(span.base(), None);
         }
         // There is room.
         let _ = leaving.push_within_capacity((chunk, GracePeriod::start()));
@@ -221,7 +221,7 @@ impl Kccd {
         // stock. Syncs of mappings that were over were in RCU sections that have ended.
         let done = unsafe { memory.make_private() };
         let ns = begun.elapsed().as_nanos().max(0) as u64;
-        let stats = self.pool.stats();
+        let stats = &self.pool.stats;
         let is_private = done.is_ok();
         match done {
             Ok(()) => {

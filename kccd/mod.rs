@@ -142,7 +142,7 @@ impl Kccd {
     /// Does what can be done at once, before the thread runs. May sleep. Returns what is in the way.
     pub(crate) fn fill(&mut self) -> Option<Obstacle> {
         self.round();
-        self.pool.refusals().obstacle()
+        self.pool.refusals.obstacle()
     }
 
     /// Does all that there is to do. Returns for how long to be deaf and to sleep.
@@ -246,7 +246,7 @@ impl Kccd {
         let Some(view) = state.nodes.get_mut(node) else {
             return;
         };
-        self.pool.refusals().set_obstacle(grown.err());
+        self.pool.refusals.set_obstacle(grown.err());
         match grown {
             Ok(chunk_ns) => {
                 view.grow_failures = 0;
@@ -315,7 +315,7 @@ impl Kccd {
         let mut lacking = nodes.filter(|node| node.missing_bytes() > 0).peekable();
         let obstacle = lacking.peek().map(|_| Obstacle::AtMax);
         if !lacking.any(|node| view.may_grow(node)) {
-            self.pool.refusals().set_obstacle(obstacle);
+            self.pool.refusals.set_obstacle(obstacle);
         }
         if view.now_ms >= state.wanted_until_ms {
             state.wanted_bytes = 0;

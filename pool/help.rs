@@ -86,8 +86,8 @@ impl Pool {
             .take_from(class, Reach::Ready)
             .or_else(|| self.take_larger(class, Reach::Surplus))
             .or_else(|| self.take_from(class, reserve(class)));
-        let is_low = |node: &Node| node.stock().is_low() || node.depot(class).is_low();
-        if self.nodes().any(is_low) {
+        let has_news = |node: &Node| node.stock().has_news() || node.depot(class).is_low();
+        if self.nodes().any(has_news) {
             // Only now, with interrupts enabled as they were: otherwise the thread that is woken has
             // to wait for the next tick.
             self.bell.ring();
@@ -244,7 +244,7 @@ impl Pool {
             let of_node = of_node.map(|(_, span, slot)| (span, slot));
             node.depot(class).put(node.stock(), of_node);
         }
-        if self.nodes().any(|node| node.stock().is_high()) {
+        if self.nodes().any(|node| node.stock().has_news()) {
             self.bell.ring();
         }
     }

@@ -9,10 +9,7 @@ use super::{
         SPAN_BYTES, //
     },
     depot::Depot,
-    directory::Directory,
     node::Node,
-    refusal::Refusals,
-    stats::Stats,
     Pool, //
 };
 use kernel::page::PAGE_SIZE;
@@ -37,24 +34,9 @@ impl Pool {
         self.nodes.iter().map(|node| &**node)
     }
 
-    /// The table of all spans.
-    pub(crate) fn directory(&self) -> &Directory {
-        &self.directory
-    }
-
-    /// The counters.
-    pub(crate) fn stats(&self) -> &Stats {
-        &self.stats
-    }
-
     /// What kccd is woken by.
     pub(crate) fn bell(&self) -> &Bell {
         &self.bell
-    }
-
-    /// What was refused.
-    pub(crate) fn refusals(&self) -> &Refusals {
-        &self.refusals
     }
 
     /// Spans that would be unbound if CPUs held no slots, roughly; 0 if they hold none.

@@ -58,7 +58,7 @@ mod tests {
             assert_eq!(kccd.holdings.bytes(), CHUNK_BYTES as u64);
             assert_eq!(make_private(&mut kccd), Some(true));
             assert_eq!(kccd.holdings.bytes(), 0);
-            let stats = pool.stats();
+            let stats = &pool.stats;
             assert!(stats.shared.done.get() == round && stats.given_back.done.get() == round);
         }
         assert_eq!(kccd.remove(0), 0);
@@ -70,12 +70,12 @@ mod tests {
         let mut kccd = kccd()?;
         let pool = kccd.pool;
         assert!(kccd.grow_node(0).is_ok());
-        let conversions = pool.stats().shared.done.get();
+        let conversions = pool.stats.shared.done.get();
         assert_eq!(kccd.remove(0), CHUNK_BYTES);
         assert!(kccd.grow_node(0) == Ok(None));
         assert_eq!(kccd.holdings.bytes(), 0);
         assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);
-        assert_eq!(pool.stats().shared.done.get(), conversions);
+        assert_eq!(pool.stats.shared.done.get(), conversions);
         kccd.remove(0);
         assert_eq!(make_private(&mut kccd), Some(true));
         Ok(())
@@ -86,7 +86,7 @@ mod tests {
         let mut kccd = kccd()?;
         let pool = kccd.pool;
         let memory = PrivateMemory::new(0, CHUNK_BYTES).ok_or(ENOMEM)?;
-        pool.directory().prepare(memory.base(), CHUNK_BYTES)?;
+        pool.directory.prepare(memory.base(), CHUNK_BYTES)?;
         assert!(kccd.grow_node(0).is_ok());
         assert_eq!(kccd.remove(0), CHUNK_BYTES);
         kccd.holdings.refuse(memory.into(), 0);
@@ -94,7 +94,7 @@ mod tests {
         assert!(kccd.holdings.has_counted(0));
         // What left is not touched before the other is known to be shared.
         assert_eq!(make_private(&mut kccd), Some(true));
-        assert_eq!(pool.stats().given_back.done.get(), 0);
+        assert_eq!(pool.stats.given_back.done.get(), 0);
         assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);
         assert_eq!(kccd.holdings.bytes(), CHUNK_BYTES as u64);
         assert_eq!(make_private(&mut kccd), Some(true));
