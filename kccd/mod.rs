@@ -22,7 +22,8 @@ use crate::{
     pool::{
         class::{
             SizeClass,
-            SPANS_PER_CHUNK, //
+            SPANS_PER_CHUNK,
+            SPAN_BYTES, //
         },
         node::Node,
         refusal::Obstacle,
@@ -188,17 +189,18 @@ impl Kccd {
                 false => 0,
             };
             let stock = node.stock();
-            view.watermark_bytes = of_node(watermark.bytes(default));
-            let (reserve, large_reserve) = policy::reserves(view.watermark_bytes);
+            let watermark_bytes = of_node(watermark.bytes(default));
+            view.watermark = watermark_bytes.div_ceil(SPAN_BYTES as u64) as u32;
+            let (reserve, large_reserve) = policy::reserves(view.watermark);
             for class in SizeClass::ALL {
                 let depot = node.depot(class);
                 depot.set_keep(of_node(u64::from(watermark.slots(class))) as u32);
                 depot.release(stock);
             }
-            view.ready_bytes = node.ready_bytes();
+            view.ready = (node.ready_bytes() / SPAN_BYTES as u64) as u32;
             view.unbound = stock.unbound();
             view.bound = stock.bound();
-            stock.set_levels(view.watermark_spans(), reserve, large_reserve);
+            stock.set_levels(view.watermark, reserve, large_reserve);
             view.demand = stock.demand();
             view.to_bind = to_bind(node);
             view.bindable = stock.within(Reach::Ready);
@@ -312,7 +314,7 @@ impl Kccd {
     fn listen(&mut self, view: &View, timeout_ms: Option<u32>) -> Option<u32> {
         let state = &mut self.state;
         let nodes = state.nodes.iter();
-        let mut lacking = nodes.filter(|node| node.missing_bytes() > 0).peekable();
+        let mut lacking = nodes.filter(|node| node.missing() > 0).peekable();
         let obstacle = lacking.peek().map(|_| Obstacle::AtMax);
         if !lacking.any(|node| view.may_grow(node)) {
             self.pool.refusals.set_obstacle(obstacle);

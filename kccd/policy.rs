@@ -5,8 +5,7 @@
 use crate::pool::{
     class::{
         CHUNK_BYTES,
-        SPANS_PER_CHUNK,
-        SPAN_BYTES, //
+        SPANS_PER_CHUNK, //
     },
     stock::BESIDE_USED, //
 };
@@ -65,12 +64,12 @@ impl Idle {
     }
 }
 
-/// How a NUMA node stands.
+/// How a NUMA node stands, in spans.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct NodeView {
-    /// Bytes that should be ready, and that are.
-    pub(crate) watermark_bytes: u64,
-    pub(crate) ready_bytes: u64,
+    /// Spans that the watermark asks for, and what is ready in slots and in spans.
+    pub(crate) watermark: u32,
+    pub(crate) ready: u32,
     /// Spans that are unbound, that are bound, and the most that were bound in memory.
     pub(crate) unbound: u32,
     pub(crate) bound: u32,
@@ -91,31 +90,24 @@ pub(crate) struct NodeView {
 }
 
 impl NodeView {
-    /// What the watermark asks for, in spans.
-    pub(crate) fn watermark_spans(&self) -> u32 {
-        self.watermark_bytes.div_ceil(SPAN_BYTES as u64) as u32
-    }
-
-    /// What should be ready beside `used` spans, in spans.
+    /// What should be ready beside `used` spans.
     fn beside(&self, used: u32) -> u32 {
-        self.watermark_spans().max(used / BESIDE_USED)
+        self.watermark.max(used / BESIDE_USED)
     }
 
     /// How many spans should be unbound, whatever part of those that there are is in use.
     pub(crate) fn low_spans(&self) -> u32 {
         let all = self.bound + self.unbound;
-        self.watermark_spans().max(all / (BESIDE_USED + 1))
+        self.watermark.max(all / (BESIDE_USED + 1))
     }
 
-    /// Bytes that are missing: of all that should be ready, and of what should be ready for every
-    /// class, which is half of it.
-    pub(crate) fn missing_bytes(&self) -> u64 {
-        let unbound = u64::from(self.unbound) * SPAN_BYTES as u64;
-        let beside = u64::from(self.bound / BESIDE_USED) * SPAN_BYTES as u64;
-        let wanted = self.watermark_bytes.max(beside);
-        let ready = wanted.saturating_sub(self.ready_bytes);
-        let for_all = (wanted / 2).saturating_sub(unbound);
-        let bind = u64::from(self.to_bind.saturating_sub(self.bindable)) * SPAN_BYTES as u64;
+    /// What is missing: of all that should be ready, and of what should be ready for every class, which
+    /// is half of it.
+    pub(crate) fn missing(&self) -> u32 {
+        let wanted = self.beside(self.bound);
+        let ready = wanted.saturating_sub(self.ready);
+        let for_all = wanted.div_ceil(2).saturating_sub(self.unbound);
+        let bind = self.to_bind.saturating_sub(self.bindable);
         ready.max(for_all).max(bind)
     }
 
@@ -202,9 +194,9 @@ pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
         }
         timer = timer.min(it.bind_at_ms);
     }
-    let lacking = || each().filter(|(_, node)| node.missing_bytes() > 0 && view.may_grow(node));
+    let lacking = || each().filter(|(_, node)| node.missing() > 0 && view.may_grow(node));
     let can_grow = lacking().filter(|(_, node)| is_due(node.grow_at_ms));
-    if let Some((node, _)) = can_grow.max_by_key(|(_, node)| node.missing_bytes()) {
+    if let Some((node, _)) = can_grow.max_by_key(|(_, node)| node.missing()) {
         return Action::Grow(node);
     }
     timer = lacking().fold(timer, |timer, (_, node)| timer.min(node.grow_at_ms));
@@ -253,8 +245,8 @@ pub(crate) fn share(total: u64, nodes: usize) -> u64 {
     total.div_ceil(nodes.max(1) as u64)
 }
 
-/// What of `watermark_bytes` is the reserve, and what large mappings have for themselves, in spans.
-pub(crate) fn reserves(watermark_bytes: u64) -> (u32, u32) {
-    let eighth = (watermark_bytes / 8 / SPAN_BYTES as u64) as u32;
+/// What of a watermark is the reserve, and what large mappings have for themselves, in spans.
+pub(crate) fn reserves(watermark: u32) -> (u32, u32) {
+    let eighth = watermark / 8;
     (eighth.min(64), eighth.clamp(1, 8))
 }

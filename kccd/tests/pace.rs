@@ -2,10 +2,7 @@
 
 //! How kccd paces what it gives back, over time and in plain numbers.
 
-use crate::{
-    kccd::*,
-    pool::class::SPAN_BYTES, //
-};
+use crate::kccd::*;
 
 /// A node whose load has just ended, and kccd's clock.
 struct Guest {
@@ -33,7 +30,7 @@ impl Guest {
         let mut nodes = KVec::new();
         nodes.push(
             NodeView {
-                watermark_bytes: u64::from(WATERMARK) * SPAN_BYTES as u64,
+                watermark: WATERMARK,
                 ..NodeView::default()
             },
             GFP_KERNEL,
@@ -62,7 +59,7 @@ impl Guest {
         let state = &mut self.state;
         let peak = self.peaks.iter().copied().max().unwrap_or(0);
         state.nodes[0] = NodeView {
-            ready_bytes: u64::from(self.unbound) * SPAN_BYTES as u64,
+            ready: self.unbound,
             unbound: self.unbound,
             bound: self.bound,
             demand: peak.max(self.bound),
