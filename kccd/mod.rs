@@ -25,7 +25,6 @@ use crate::{
             SPANS_PER_CHUNK,
             SPAN_BYTES, //
         },
-        node::Node,
         refusal::Obstacle,
         stock::{
             Reach,
@@ -181,8 +180,7 @@ impl Kccd {
         let watermark = params::watermark();
         let default = params::default_watermark_bytes();
         let numbers = 0..state.nodes.len();
-        let served = numbers.filter(|node| machine::node_has_cpus(*node));
-        let served = served.count();
+        let served = numbers.filter(|node| machine::node_has_cpus(*node)).count();
         for ((number, node), view) in self.pool.nodes().enumerate().zip(&mut state.nodes) {
             let of_node = |total: u64| match machine::node_has_cpus(number) {
                 true => policy::share(total, served),
@@ -192,17 +190,19 @@ impl Kccd {
             let watermark_bytes = of_node(watermark.bytes(default));
             view.watermark = watermark_bytes.div_ceil(SPAN_BYTES as u64) as u32;
             let (reserve, large_reserve) = policy::reserves(view.watermark);
+            view.to_bind = 0;
             for class in SizeClass::ALL {
                 let depot = node.depot(class);
                 depot.set_keep(of_node(u64::from(watermark.slots(class))) as u32);
                 depot.release(stock);
+                let missing = depot.keep().saturating_sub(depot.free());
+                view.to_bind += missing.div_ceil(class.slots_per_span() as u32);
             }
             view.ready = (node.ready_bytes() / SPAN_BYTES as u64) as u32;
             view.unbound = stock.unbound();
             view.bound = stock.bound();
             stock.set_levels(view.watermark, reserve, large_reserve);
             view.demand = stock.demand();
-            view.to_bind = to_bind(node);
             view.bindable = stock.within(Reach::Ready);
             view.has_whole = stock.has_whole();
             view.has_counted = self.holdings.has_counted(number);
@@ -238,7 +238,7 @@ impl Kccd {
         let is_short = bell.take_cry() || bytes > 0;
         if is_short && now_ms >= state.drained_ms + DRAIN_MS {
             state.drained_ms = now_ms;
-            self.pool.active_cpus().for_each(glue::cpus::drain);
+            self.pool.caches.active().for_each(glue::cpus::drain);
         }
     }
 
@@ -305,7 +305,7 @@ impl Kccd {
         for node in self.pool.nodes() {
             node.stock().turn_window();
         }
-        self.pool.active_cpus().for_each(glue::cpus::drain);
+        self.pool.caches.active().for_each(glue::cpus::drain);
         self.state.window_began_ms = machine::now_ms();
     }
 
@@ -341,14 +341,4 @@ impl Kccd {
 /// ends may be over at once, and is followed by all others.
 fn window_ms(memory_ms: u64) -> u64 {
     memory_ms.div_ceil(WINDOWS as u64 - 1)
-}
-
-/// Spans that the classes of a node below their watermark lack.
-fn to_bind(node: &Node) -> u32 {
-    let lacking = SizeClass::ALL.into_iter().map(|class| {
-        let depot = node.depot(class);
-        let missing = depot.keep().saturating_sub(depot.free());
-        missing.div_ceil(class.slots_per_span() as u32)
-    });
-    lacking.sum()
 }

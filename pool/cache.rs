@@ -228,7 +228,8 @@ impl CpuCaches {
         }
     }
 
-    /// The CPUs whose stacks have changed since they were drained.
+    /// The CPUs that may hold slots which they did not use since they were drained: their stacks have
+    /// changed.
     pub(crate) fn active(&self) -> impl Iterator<Item = u32> + '_ {
         let is_active = |cache: &ClassCache| cache.activity() != cache.drained_at.load(Relaxed);
         (0u32..)

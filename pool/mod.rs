@@ -86,7 +86,7 @@ pub(crate) struct Pool {
     pub(crate) directory: Directory,
     /// Where devices see the last byte that `directory` has an entry for.
     last_address: u64,
-    caches: CpuCaches,
+    pub(crate) caches: CpuCaches,
     #[pin]
     gates: Gates,
     /// By number, at least one.

@@ -244,16 +244,16 @@ mod tests {
         let mut bench = Bench::new(1)?;
         let mut cpu = Cpu::new(&SizeClass::ALL)?;
         bench.give(0, 1)?;
-        assert!(bench.pool.active_cpus().next().is_none());
+        assert!(bench.pool.caches.active().next().is_none());
         assert_eq!(bench.pool.cached_spans(), 0);
         for class in [B512, K4, K64] {
             let found = take_all(&bench, &mut cpu, class, 1)?;
             put_all(&bench, &mut cpu, &found);
         }
-        assert_eq!(bench.pool.active_cpus().count(), 1);
+        assert_eq!(bench.pool.caches.active().count(), 1);
         assert!(bench.pool.cached_spans() == 3 && bench.unbound(0) == 1);
         cpu.run(&bench, |pool| pool.drain(None));
-        assert!(bench.pool.active_cpus().next().is_none());
+        assert!(bench.pool.caches.active().next().is_none());
         assert!(bench.pool.cached_spans() == 0 && bench.unbound(0) == 4);
         Ok(())
     }
@@ -273,7 +273,7 @@ mod tests {
                 let take_home = |slots: &[FreeSlot]| pool.take_home(class, slots);
                 pool.caches.drain(None, class, &irq, take_home);
             });
-            assert_eq!(bench.pool.active_cpus().count(), active);
+            assert_eq!(bench.pool.caches.active().count(), active);
         }
         Ok(())
     }
