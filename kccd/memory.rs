@@ -54,7 +54,7 @@ pub(super) struct Holdings {
     /// Descriptions without memory.
     vacant: KVec<&'static Chunk>,
     /// Chunks on their way out, and how long they have to wait.
-    leaving: KVec<(&'static Chunk, GracePeriod)>,
+    pub(super) leaving: KVec<(&'static Chunk, GracePeriod)>,
 }
 
 impl Holdings {
@@ -63,11 +63,6 @@ impl Holdings {
         let spans = self.leaving.iter().map(|(chunk, _)| chunk.span_count());
         let refused = self.refused.as_ref().map_or(0, |it| it.memory.bytes());
         (spans.sum::<usize>() * SPAN_BYTES + refused) as u64
-    }
-
-    /// Whether a chunk is on its way out.
-    pub(super) fn is_leaving(&self) -> bool {
-        !self.leaving.is_empty()
     }
 
     /// Whether `node` can grow by memory that counts as shared already.

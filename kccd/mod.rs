@@ -323,7 +323,7 @@ impl Kccd {
             state.wanted_bytes = 0;
         }
         // Something will be there before long.
-        let is_soon = self.holdings.is_leaving() || state.wanted_bytes > 0;
+        let is_soon = !self.holdings.leaving.is_empty() || state.wanted_bytes > 0;
         for (node, view) in self.pool.nodes().zip(&state.nodes) {
             let low = view.low_spans();
             let high = (view.unbound + 1).max(low + SPANS_PER_CHUNK as u32);

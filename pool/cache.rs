@@ -119,8 +119,8 @@ pub(crate) struct CpuCaches(KVVec<PerClass<ClassCache>>);
 // SAFETY: Everything in it can be used on any CPU, one at a time.
 unsafe impl Send for CpuCaches {}
 
-// SAFETY: `stack` is accessed through `with()`, which gives a CPU access to its own, and through
-// `drain()`, for a CPU that executes nothing; the counters are atomic.
+// SAFETY: `stack` is accessed through `with()` alone, which gives a CPU access to its own, and to that
+// of a CPU that executes nothing; the counters are atomic.
 unsafe impl Sync for CpuCaches {}
 
 impl CpuCaches {
@@ -143,27 +143,29 @@ impl CpuCaches {
         Ok(Self(caches))
     }
 
-    #[inline]
-    fn of_cpu(&self, cpu: u32, class: SizeClass) -> Option<&ClassCache> {
-        Some(&self.0.get(cpu as usize)?[class])
-    }
-
-    /// Calls `f` with this CPU's stack of `class`. `f` must not come back here.
+    /// Calls `f` with this CPU's stack of `class`, or with that of a CPU that is dead. `f` must not come
+    /// back here.
     ///
     /// [`None`] if there is no such CPU.
     #[inline]
     pub(super) fn with<R>(
         &self,
+        dead: Option<&DeadCpu>,
         class: SizeClass,
         _irq: &LocalInterruptDisabled,
         f: impl FnOnce(&mut Stack, &ClassCache) -> R,
     ) -> Option<R> {
-        let cache = self.of_cpu(CpuId::current().as_u32(), class)?;
+        let cpu = dead.map_or_else(|| CpuId::current().as_u32(), DeadCpu::id);
+        let cache = &self.0.get(cpu as usize)?[class];
         // SAFETY:
         // - Interrupts are disabled: what makes an `irq`, `IrqsOff` and `local_interrupt_disable()`
         //   (include/linux/interrupt_rc.h), does so by `local_irq_save()`, whatever the kernel's
         //   preemption. So we stay on this CPU and nothing interrupts us. Other CPUs only ever
         //   access their own cache, or that of a CPU that is dead, and we are alive.
+        // - By the type invariant of `DeadCpu`, a CPU that is dead executes nothing from before its
+        //   creation until it is gone. So nobody is here for its own cache on that CPU, and what it did
+        //   before it died has happened for us. There is one `DeadCpu` for a CPU at a time, which we
+        //   have a reference to on this thread alone, so that nobody else is here for the same one.
         // - All calls of this are in this file and in help.rs. What `f` calls is given slots and changes
         //   depots, which know nothing of caches: nothing comes back here.
         let stack = unsafe { &mut *cache.stack.get() };
@@ -173,7 +175,7 @@ impl CpuCaches {
     /// Takes a slot of `class` from this CPU's stack.
     #[inline]
     pub(crate) fn pop(&self, class: SizeClass, irq: &LocalInterruptDisabled) -> Option<FreeSlot> {
-        self.with(class, irq, |stack, cache| {
+        self.with(None, class, irq, |stack, cache| {
             let slot = stack.slots.pop()?;
             let count = cache.taken.load(Relaxed).wrapping_add(1);
             cache.taken.store(count, Relaxed);
@@ -189,7 +191,7 @@ impl CpuCaches {
         slot: FreeSlot,
         irq: &LocalInterruptDisabled,
     ) -> Result<(), FreeSlot> {
-        self.with(class, irq, |stack, cache| {
+        self.with(None, class, irq, |stack, cache| {
             stack.push(slot)?;
             let count = cache.returned.load(Relaxed).wrapping_add(1);
             cache.returned.store(count, Relaxed);
@@ -208,24 +210,11 @@ impl CpuCaches {
         irq: &LocalInterruptDisabled,
         home: impl FnOnce(&[FreeSlot]),
     ) {
-        let empty = |stack: &mut Stack, cache: &ClassCache| {
+        self.with(dead, class, irq, |stack, cache| {
             stack.shed(0, home);
             stack.set_limit(1);
             cache.drained_at.store(cache.activity(), Relaxed);
-        };
-        let Some(cpu) = dead else {
-            self.with(class, irq, empty);
-            return;
-        };
-        if let Some(cache) = self.of_cpu(cpu.id(), class) {
-            // SAFETY:
-            // - By the type invariant of `DeadCpu`, the CPU executes nothing from before its creation
-            //   until it is gone. So nobody is in `with()` for its cache: that takes being on the CPU.
-            // - There is one `DeadCpu` for a CPU at a time, which we have a reference to on this thread
-            //   alone, so that nobody else is here for the same CPU.
-            // - What the CPU did before it died has happened for us: it was waited for.
-            empty(unsafe { &mut *cache.stack.get() }, cache);
-        }
+        });
     }
 
     /// The CPUs that may hold slots which they did not use since they were drained: their stacks have
@@ -286,7 +275,7 @@ impl CpuCaches {
     /// Exchanges this CPU's stacks for others.
     pub(super) fn exchange(&self, stacks: &mut [(SizeClass, Stack)], irq: &LocalInterruptDisabled) {
         for (class, other) in stacks {
-            self.with(*class, irq, |stack, _| core::mem::swap(stack, other));
+            self.with(None, *class, irq, |stack, _| core::mem::swap(stack, other));
         }
     }
 }

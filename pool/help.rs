@@ -141,7 +141,7 @@ impl Pool {
         } else {
             1
         };
-        self.caches.with(class, irq, |stack, _| {
+        self.caches.with(None, class, irq, |stack, _| {
             let batch = stack.limit().div_ceil(2).min(share);
             stack.set_limit((stack.limit() * 2).min(share));
             let depot = node.depot(class);
@@ -214,7 +214,7 @@ impl Pool {
             home.map_or(1, |node| self.share(node, class))
         };
         let take_home = |slots: &[FreeSlot]| self.take_home(class, slots);
-        self.caches.with(class, irq, |stack, _| {
+        self.caches.with(None, class, irq, |stack, _| {
             if !closed && stack.can_grow() && share() > stack.limit() {
                 stack.set_limit(stack.limit() * 2);
             } else {
