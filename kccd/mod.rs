@@ -69,16 +69,15 @@ pub(crate) struct Kccd {
 /// What kccd remembers from one round to the next. Times are in milliseconds since boot.
 #[derive(Default)]
 struct State {
+    /// What the policy is asked with.
     nodes: KVec<NodeView>,
+    view: View,
     /// Failures to make memory private in a row.
     private_failures: u32,
-    private_at_ms: u64,
-    give_back_at_ms: u64,
     window_began_ms: u64,
     drained_ms: u64,
     /// What a chunk takes to convert, in nanoseconds.
     chunk_ns: u64,
-    wanted_bytes: u64,
     wanted_until_ms: u64,
     idle: Idle,
 }
@@ -86,29 +85,30 @@ struct State {
 impl State {
     /// The kernel wants `bytes` more, which are what it was told could be spared: so it never wants more
     /// than `spare_bytes`, however often it asks before kccd has come to it.
-    fn want(&mut self, now_ms: u64, bytes: u64, spare_bytes: u64) {
-        let wanted_bytes = self.wanted_bytes.saturating_add(bytes);
-        self.wanted_bytes = wanted_bytes.min(spare_bytes);
+    fn want(&mut self, bytes: u64, spare_bytes: u64) {
+        let wanted_bytes = self.view.wanted_bytes.saturating_add(bytes);
+        self.view.wanted_bytes = wanted_bytes.min(spare_bytes);
         if bytes > 0 {
-            self.wanted_until_ms = now_ms + WANTED_MS;
+            self.wanted_until_ms = self.view.now_ms + WANTED_MS;
         }
     }
 
     /// A chunk that idled leaves: says when the next one may go. Those that idle now are to be gone
     /// when the window ends, if there is no price.
-    fn pace(&mut self, view: &View) {
+    fn pace(&mut self) {
         let spans: u32 = self.nodes.iter().map(NodeView::idle_spans).sum();
         let chunks = u64::from(spans) / SPANS_PER_CHUNK as u64;
+        let view = &mut self.view;
         let ends_ms = view.window_ends_ms.unwrap_or(0);
         let left_ms = ends_ms.saturating_sub(view.now_ms);
-        self.give_back_at_ms = view.now_ms + self.idle.pause_ms(self.chunk_ns, left_ms, chunks);
+        view.give_back_at_ms = view.now_ms + self.idle.pause_ms(self.chunk_ns, left_ms, chunks);
     }
 
     /// To give a chunk back took `chunk_ns`: where that has a price, says when it is paid for.
     fn paid(&mut self, now_ms: u64, chunk_ns: u64) {
         if self.idle == Idle::Priced {
             let pause_ms = self.idle.pause_ms(chunk_ns, 0, 1);
-            self.give_back_at_ms = self.give_back_at_ms.max(now_ms + pause_ms);
+            self.view.give_back_at_ms = self.view.give_back_at_ms.max(now_ms + pause_ms);
         }
     }
 }
@@ -149,24 +149,26 @@ impl Kccd {
     fn round(&mut self) -> (u32, Option<u32>) {
         let mut did_anything = false;
         loop {
-            let view = self.look();
-            match policy::next(&self.state.nodes, &view) {
+            self.look();
+            let state = &mut self.state;
+            match policy::next(&state.nodes, &state.view) {
                 _ if self.pool.bell().is_stopped() => return (0, Some(1)),
                 Action::Grow(node) => self.grow(node),
                 Action::Bind(node) => self.bind(node),
                 Action::Relieve(node) => {
                     let bytes = self.let_go(node) as u64;
-                    self.state.wanted_bytes = self.state.wanted_bytes.saturating_sub(bytes);
+                    let view = &mut self.state.view;
+                    view.wanted_bytes = view.wanted_bytes.saturating_sub(bytes);
                 }
                 Action::GiveBack(node) => {
                     self.let_go(node);
-                    self.state.pace(&view);
+                    self.state.pace();
                 }
                 Action::MakePrivate => self.make_private(),
                 Action::TurnWindow => self.turn_window(),
                 Action::Sleep(timeout_ms) => {
                     let deaf_ms = if did_anything { 0 } else { policy::DEAF_MS };
-                    return (deaf_ms, self.listen(&view, timeout_ms));
+                    return (deaf_ms, self.listen(timeout_ms));
                 }
             }
             did_anything = true;
@@ -174,7 +176,8 @@ impl Kccd {
     }
 
     /// Sees how the pool stands, after telling it what the parameters ask for.
-    fn look(&mut self) -> View {
+    fn look(&mut self) {
+        self.state.view.now_ms = machine::now_ms();
         self.hear();
         let state = &mut self.state;
         let watermark = params::watermark();
@@ -208,31 +211,26 @@ impl Kccd {
             view.has_counted = self.holdings.has_counted(number);
         }
         let memory_ms = state.idle.memory_ms(state.chunk_ns);
-        View {
-            now_ms: machine::now_ms(),
-            shared_bytes: self.pool.shared_bytes() + self.holdings.bytes(),
-            max_bytes: params::max_bytes(),
-            wanted_bytes: state.wanted_bytes,
-            has_left: self.holdings.has_left(),
-            private_at_ms: state.private_at_ms,
-            give_back_at_ms: state.give_back_at_ms,
-            window_ends_ms: memory_ms.map(|ms| state.window_began_ms + window_ms(ms)),
-            cached_spans: self.pool.cached_spans(),
-        }
+        let view = &mut state.view;
+        view.shared_bytes = self.pool.shared_bytes() + self.holdings.bytes();
+        view.max_bytes = params::max_bytes();
+        view.has_left = self.holdings.has_left();
+        view.window_ends_ms = memory_ms.map(|ms| state.window_began_ms + window_ms(ms));
+        view.cached_spans = self.pool.cached_spans();
     }
 
     /// Hears what others want.
     fn hear(&mut self) {
         let state = &mut self.state;
         let bell = self.pool.bell();
-        let now_ms = machine::now_ms();
+        let now_ms = state.view.now_ms;
         let bytes = bell.take_wanted_pages().saturating_mul(PAGE_SIZE as u64);
         let spare_bytes = self.pool.spare_pages() * PAGE_SIZE;
-        state.want(now_ms, bytes, spare_bytes as u64);
+        state.want(bytes, spare_bytes as u64);
         let idle = params::idle();
         if idle != state.idle {
             state.idle = idle;
-            state.give_back_at_ms = 0;
+            state.view.give_back_at_ms = 0;
         }
         // While mappings are refused or memory is short, CPUs should hold nothing that they do not use.
         let is_short = bell.take_cry() || bytes > 0;
@@ -278,7 +276,7 @@ impl Kccd {
         let bytes = self.remove(node);
         if bytes == 0 {
             // There is no memory to remember it with.
-            self.state.private_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
+            self.state.view.private_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
         }
         bytes
     }
@@ -296,7 +294,7 @@ impl Kccd {
         } else {
             // It was paid for all the same.
             state.private_failures = state.private_failures.saturating_add(1);
-            state.private_at_ms = now_ms + policy::backoff_ms(state.private_failures);
+            state.view.private_at_ms = now_ms + policy::backoff_ms(state.private_failures);
         }
         state.paid(now_ms, chunk_ns);
     }
@@ -311,29 +309,28 @@ impl Kccd {
 
     /// Before kccd sleeps: notes what is in its way, and has the stocks ring for what would change
     /// that. Returns for how long to sleep.
-    fn listen(&mut self, view: &View, timeout_ms: Option<u32>) -> Option<u32> {
+    fn listen(&mut self, timeout_ms: Option<u32>) -> Option<u32> {
         let state = &mut self.state;
-        let nodes = state.nodes.iter();
-        let mut lacking = nodes.filter(|node| node.missing() > 0).peekable();
+        let (nodes, view) = (&state.nodes, &mut state.view);
+        let mut lacking = nodes.iter().filter(|it| it.missing() > 0).peekable();
         let obstacle = lacking.peek().map(|_| Obstacle::AtMax);
         if !lacking.any(|node| view.may_grow(node)) {
             self.pool.refusals.set_obstacle(obstacle);
         }
         if view.now_ms >= state.wanted_until_ms {
-            state.wanted_bytes = 0;
+            view.wanted_bytes = 0;
+        }
+        for (node, it) in self.pool.nodes().zip(nodes) {
+            let low = it.low_spans();
+            let high = (it.unbound + 1).max(low + SPANS_PER_CHUNK as u32);
+            node.stock()
+                .listen(low.min(it.unbound), timeout_ms.is_none().then_some(high));
         }
         // Something will be there before long.
-        let is_soon = !self.holdings.leaving.is_empty() || state.wanted_bytes > 0;
-        for (node, view) in self.pool.nodes().zip(&state.nodes) {
-            let low = view.low_spans();
-            let high = (view.unbound + 1).max(low + SPANS_PER_CHUNK as u32);
-            node.stock()
-                .listen(low.min(view.unbound), timeout_ms.is_none().then_some(high));
+        if view.wanted_bytes > 0 || !self.holdings.leaving.is_empty() {
+            return Some(timeout_ms.map_or(SOON_MS, |ms| ms.min(SOON_MS)));
         }
-        match is_soon {
-            true => Some(timeout_ms.map_or(SOON_MS, |ms| ms.min(SOON_MS))),
-            false => timeout_ms,
-        }
+        timeout_ms
     }
 }
 

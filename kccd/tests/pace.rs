@@ -55,7 +55,7 @@ impl Guest {
         })
     }
 
-    fn look(&mut self) -> View {
+    fn look(&mut self) {
         let state = &mut self.state;
         let peak = self.peaks.iter().copied().max().unwrap_or(0);
         state.nodes[0] = NodeView {
@@ -67,16 +67,14 @@ impl Guest {
             ..state.nodes[0]
         };
         let memory_ms = state.idle.memory_ms(state.chunk_ns);
-        View {
+        state.view = View {
             now_ms: self.now_ms,
             max_bytes: 1 << 40,
             has_left: self.leaving.first().is_some_and(|at| *at <= self.now_ms),
-            private_at_ms: state.private_at_ms,
-            give_back_at_ms: state.give_back_at_ms,
             window_ends_ms: memory_ms.map(|ms| state.window_began_ms + window_ms(ms)),
             cached_spans: self.cached,
-            ..View::default()
-        }
+            ..state.view
+        };
     }
 
     /// Does what kccd does until nothing is left to do; returns how long that took.
@@ -84,12 +82,12 @@ impl Guest {
         let begun_ms = self.now_ms;
         // Far more than it takes.
         for _ in 0..100_000 {
-            let view = self.look();
-            match policy::next(&self.state.nodes, &view) {
+            self.look();
+            match policy::next(&self.state.nodes, &self.state.view) {
                 Action::GiveBack(0) => {
                     self.unbound -= SPANS_PER_CHUNK as u32;
                     self.leaving.push(self.now_ms + 15, GFP_KERNEL)?;
-                    self.state.pace(&view);
+                    self.state.pace();
                 }
                 Action::MakePrivate => {
                     let _ = self.leaving.remove(0);
@@ -191,8 +189,8 @@ mod tests {
             (u64::MAX, 9, 9),
             (0, 0, 0),
         ] {
-            state.want(0, bytes, spare_bytes);
-            assert_eq!(state.wanted_bytes, wanted_bytes);
+            state.want(bytes, spare_bytes);
+            assert_eq!(state.view.wanted_bytes, wanted_bytes);
         }
         assert_eq!(state.wanted_until_ms, WANTED_MS);
     }
