@@ -165,6 +165,16 @@ mod tests {
     }
 
     #[test]
+    fn what_idles_goes_little_by_little() -> Result {
+        let mut guest = Guest::new(Idle::Ms(1000), 1_000_000, 1_000_000, 80, 0)?;
+        guest.settle()?;
+        // 20 chunks in a window, each after a grace period.
+        let took_ms = guest.gone_ms[19] - guest.gone_ms[0];
+        assert!(took_ms >= window_ms(1000) * 8 / 10 && took_ms <= window_ms(1000) + 20);
+        Ok(())
+    }
+
+    #[test]
     fn what_costs_nothing_idles_for_ten_seconds() -> Result {
         // What a chunk costs, and how long all of them may take.
         for (chunk_ns, most_ms) in [(0, 12_000), (10_000, 12_000), (9_000_000, 200_000)] {
