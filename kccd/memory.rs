@@ -84,22 +84,22 @@ impl Holdings {
 
 impl Kccd {
     /// Adds memory to the stock of `node`: a chunk that is about to leave, or else memory that it
-    /// shares. Returns what a chunk takes to convert, in nanoseconds, if it converted any.
+    /// shares.
     ///
     /// May sleep, and takes long. An error says what is in the way.
-    pub(super) fn grow_node(&mut self, node: usize) -> Result<Option<u64>, Obstacle> {
+    pub(super) fn grow_node(&mut self, node: usize) -> Result<(), Obstacle> {
         let leaving = &mut self.holdings.leaving;
         let place = leaving.iter().position(|(chunk, _)| chunk.node() == node);
         if let Some(Ok((chunk, _))) = place.map(|place| leaving.remove(place)) {
             self.enlist(chunk);
-            return Ok(None);
+            return Ok(());
         }
-        self.share_one(node).map(Some)
+        self.share_one(node)
     }
 
     /// Shares the memory that was refused last time, or else new memory for `node`, and adds it to the
     /// stock of its node, see [`Self::grow_node`].
-    fn share_one(&mut self, node: usize) -> Result<u64, Obstacle> {
+    fn share_one(&mut self, node: usize) -> Result<(), Obstacle> {
         // First all that can fail without a loss.
         let chunk = self.vacant_chunk().map_err(|_| Obstacle::NoMemory)?;
         let (memory, node, was_shared) = match self.holdings.refused.take() {
@@ -134,7 +134,8 @@ impl Kccd {
             stats.peak_shared_bytes.raise_to(shared_bytes);
             trace::refill(node, bytes, shared_bytes);
         }
-        Ok(per_chunk(ns, bytes))
+        self.state.chunk_ns = per_chunk(ns, bytes);
+        Ok(())
     }
 
     /// Lets mappings use a chunk that has memory.
@@ -198,15 +199,14 @@ impl Kccd {
     }
 
     /// Makes the chunk private that has left first, see [`Holdings::has_left`]. Returns whether the
-    /// host did, and what a chunk takes, in nanoseconds.
+    /// host did.
     ///
     /// May sleep, and takes long.
-    pub(super) fn make_one_private(&mut self) -> Option<(bool, u64)> {
+    pub(super) fn make_one_private(&mut self) -> Option<bool> {
         // A host that has refused gets no more to refuse. The cap is as far away as before: what was
         // refused counts already.
         if let Some(Refused { node, .. }) = self.holdings.refused {
-            let shared = self.share_one(node);
-            return Some(shared.map_or((false, 0), |chunk_ns| (true, chunk_ns)));
+            return Some(self.share_one(node).is_ok());
         }
         let (chunk, _) = self.holdings.leaving.remove(0).ok()?;
         let memory = chunk.take_memory()?;
@@ -216,6 +216,7 @@ impl Kccd {
         // stock. Syncs of mappings that were over were in RCU sections that have ended.
         let done = unsafe { memory.make_private() };
         let ns = begun.elapsed().as_nanos().max(0) as u64;
+        self.state.chunk_ns = self.state.chunk_ns.max(per_chunk(ns, bytes));
         let stats = &self.pool.stats;
         let is_private = done.is_ok();
         match done {
@@ -230,7 +231,7 @@ impl Kccd {
                 // It goes on serving.
                 chunk.place(memory, chunk.node());
                 self.enlist(chunk);
-                return Some((false, per_chunk(ns, bytes)));
+                return Some(false);
             }
             Err(Err(memory)) => {
                 stats.given_back.failed.add(1);
@@ -245,7 +246,7 @@ impl Kccd {
         }
         // There is room: `remove()` made it.
         let _ = self.holdings.vacant.push_within_capacity(chunk);
-        Some((is_private, per_chunk(ns, bytes)))
+        Some(is_private)
     }
 }
 

@@ -104,11 +104,10 @@ impl State {
         view.give_back_at_ms = view.now_ms + self.idle.pause_ms(self.chunk_ns, left_ms, chunks);
     }
 
-    /// To give a chunk back took `chunk_ns`: where that has a price, says when it is paid for.
-    fn paid(&mut self, now_ms: u64, chunk_ns: u64) {
+    /// Giving a chunk back is over: where that has a price, says when it is paid for.
+    fn paid(&mut self, now_ms: u64) {
         if self.idle == Idle::Priced {
-            let pause_ms = self.idle.pause_ms(chunk_ns, 0, 1);
-            self.view.give_back_at_ms = self.view.give_back_at_ms.max(now_ms + pause_ms);
+            self.view.give_back_at_ms = now_ms + self.idle.pause_ms(self.chunk_ns, 0, 1);
         }
     }
 }
@@ -242,20 +241,15 @@ impl Kccd {
 
     fn grow(&mut self, node: usize) {
         let grown = self.grow_node(node);
-        let state = &mut self.state;
-        let Some(view) = state.nodes.get_mut(node) else {
+        let Some(view) = self.state.nodes.get_mut(node) else {
             return;
         };
         self.pool.refusals.set_obstacle(grown.err());
-        match grown {
-            Ok(chunk_ns) => {
-                view.grow_failures = 0;
-                state.chunk_ns = chunk_ns.unwrap_or(state.chunk_ns);
-            }
-            Err(_) => {
-                view.grow_failures = view.grow_failures.saturating_add(1);
-                view.grow_at_ms = machine::now_ms() + policy::backoff_ms(view.grow_failures);
-            }
+        if grown.is_ok() {
+            view.grow_failures = 0;
+        } else {
+            view.grow_failures = view.grow_failures.saturating_add(1);
+            view.grow_at_ms = machine::now_ms() + policy::backoff_ms(view.grow_failures);
         }
     }
 
@@ -283,11 +277,10 @@ impl Kccd {
 
     /// Makes a chunk private that has left.
     fn make_private(&mut self) {
-        let Some((done, chunk_ns)) = self.make_one_private() else {
+        let Some(done) = self.make_one_private() else {
             return;
         };
         let state = &mut self.state;
-        state.chunk_ns = state.chunk_ns.max(chunk_ns);
         let now_ms = machine::now_ms();
         if done {
             state.private_failures = 0;
@@ -296,7 +289,7 @@ impl Kccd {
             state.private_failures = state.private_failures.saturating_add(1);
             state.view.private_at_ms = now_ms + policy::backoff_ms(state.private_failures);
         }
-        state.paid(now_ms, chunk_ns);
+        state.paid(now_ms);
     }
 
     fn turn_window(&mut self) {

@@ -93,7 +93,8 @@ impl Guest {
                     let _ = self.leaving.remove(0);
                     self.now_ms += self.chunk_ns / 1_000_000;
                     self.gone_ms.push(self.now_ms, GFP_KERNEL)?;
-                    self.state.paid(self.now_ms, self.chunk_ns);
+                    self.state.chunk_ns = self.state.chunk_ns.max(self.chunk_ns);
+                    self.state.paid(self.now_ms);
                 }
                 Action::TurnWindow => {
                     self.window += 1;
