@@ -224,7 +224,9 @@ impl Kccd {
         let bell = self.pool.bell();
         let now_ms = state.view.now_ms;
         let bytes = bell.take_wanted_pages().saturating_mul(PAGE_SIZE as u64);
-        let spare_bytes = self.pool.spare_pages() * PAGE_SIZE;
+        // What CPUs hold comes home, see below.
+        let cached_bytes = self.pool.cached_spans() as usize * SPAN_BYTES;
+        let spare_bytes = self.pool.spare_pages() * PAGE_SIZE + cached_bytes;
         state.want(bytes, spare_bytes as u64);
         let idle = params::idle();
         if idle != state.idle {
