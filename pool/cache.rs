@@ -113,8 +113,12 @@ impl ClassCache {
     }
 }
 
+/// What one CPU holds: a power of two of bytes, so that a shift leads to it.
+#[repr(align(1024))]
+struct CpuCache(PerClass<ClassCache>);
+
 /// The caches of all CPUs.
-pub(crate) struct CpuCaches(KVVec<PerClass<ClassCache>>);
+pub(crate) struct CpuCaches(KVVec<CpuCache>);
 
 // SAFETY: Everything in it can be used on any CPU, one at a time.
 unsafe impl Send for CpuCaches {}
@@ -138,7 +142,7 @@ impl CpuCaches {
             for class in SizeClass::ALL {
                 classes[class].stack.get_mut().make_room(class)?;
             }
-            caches.push(classes, GFP_KERNEL)?;
+            caches.push(CpuCache(classes), GFP_KERNEL)?;
         }
         Ok(Self(caches))
     }
@@ -156,7 +160,7 @@ impl CpuCaches {
         f: impl FnOnce(&mut Stack, &ClassCache) -> R,
     ) -> Option<R> {
         let cpu = dead.map_or_else(|| CpuId::current().as_u32(), DeadCpu::id);
-        let cache = &self.0.get(cpu as usize)?[class];
+        let cache = &self.0.get(cpu as usize)?.0[class];
         // SAFETY:
         // - Interrupts are disabled: what makes an `irq`, `IrqsOff` and `local_interrupt_disable()`
         //   (include/linux/interrupt_rc.h), does so by `local_irq_save()`, whatever the kernel's
@@ -223,14 +227,14 @@ impl CpuCaches {
         let is_active = |cache: &ClassCache| cache.activity() != cache.drained_at.load(Relaxed);
         (0u32..)
             .zip(&self.0)
-            .filter(move |(_, classes)| classes.iter().any(|(_, cache)| is_active(cache)))
+            .filter(move |(_, it)| it.0.iter().any(|(_, cache)| is_active(cache)))
             .map(|(cpu, _)| cpu)
     }
 
     /// Slots of `class` that mappings took and gave back, summed over all CPUs.
     pub(crate) fn totals(&self, class: SizeClass) -> Totals {
         let sum = |count: fn(&ClassCache) -> &Atomic<u64>| {
-            let caches = self.0.iter().map(|classes| &classes[class]);
+            let caches = self.0.iter().map(|it| &it.0[class]);
             caches.fold(0u64, |sum, cache| {
                 sum.wrapping_add(count(cache).load(Relaxed))
             })
