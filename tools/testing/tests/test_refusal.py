@@ -58,7 +58,7 @@ load {seconds + 6} &
 for second in $(seq {seconds}); do
 	sleep 1
 	echo "astray: $(value {EMULATION} mismatched_now)"
-	awk '$1 == "State:" {{ print "kccd:", $2 }}' "/proc/$(pgrep -x kccd)/status"
+	awk '$1 == "State:" {{ print "kccd:", $2 }}' "/proc/$(pidof kccd)/status"
 done
 {vm.show("during", vm.STATS)}
 {vm.show("emulation", EMULATION)}
