@@ -135,7 +135,7 @@ fn start() -> Result<&'static Pool> {
         return Err(ENODEV);
     }
     let pool = glue::leak(KBox::pin_init(Pool::new(memory::nodes()), GFP_KERNEL)?);
-    let kccd = glue::leak(KBox::pin_init(Kccd::new(pool), GFP_KERNEL)?);
+    let mut kccd = KBox::new(Kccd::new(pool)?, GFP_KERNEL)?;
     if let Some(obstacle) = kccd.fill() {
         pr_warn!("not all memory could be made ready ({obstacle:?}), kccd goes on\n");
     }

@@ -110,6 +110,11 @@ impl From<PrivateMemory> for UnsureMemory {
 }
 
 impl UnsureMemory {
+    /// Its size in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
     /// Shares the memory with the host, filled with zeroes.
     ///
     /// May sleep, and takes long: a confidential guest pays 10 to 400 ms for 2 MiB.

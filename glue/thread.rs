@@ -12,22 +12,22 @@ use kernel::{
 const MIN_NICE: c_long = -20;
 
 /// What a thread runs.
-pub(crate) trait Work: Sync + 'static {
+pub(crate) trait Work: Send + 'static {
     /// The body of the thread, which ends with it. May sleep.
-    fn run(&'static self);
+    fn run(&mut self);
 }
 
 /// Starts a thread called `name` that gets as much of a CPU as an ordinary thread can.
 ///
-/// May sleep.
-pub(crate) fn spawn<W: Work>(name: &'static CStr, work: &'static W) -> Result {
+/// May sleep. If it cannot be started, `work` is never dropped.
+pub(crate) fn spawn<W: Work>(name: &'static CStr, work: KBox<W>) -> Result {
     // SAFETY:
-    // - `main::<W>` takes what is passed to it, a pointer that is valid for ever.
+    // - `main::<W>` takes what is passed to it, and is called once.
     // - The format consumes one string.
     let task = from_err_ptr(unsafe {
         bindings::kthread_create_on_node(
             Some(main::<W>),
-            core::ptr::from_ref(work).cast_mut().cast(),
+            KBox::into_raw(work).cast(),
             bindings::NUMA_NO_NODE,
             c"%s".as_char_ptr(),
             name.as_char_ptr(),
@@ -46,10 +46,10 @@ pub(crate) fn spawn<W: Work>(name: &'static CStr, work: &'static W) -> Result {
 ///
 /// # Safety
 ///
-/// `work` must be a `&'static W`.
+/// `work` must be a `KBox<W>` that nobody else has.
 unsafe extern "C" fn main<W: Work>(work: *mut c_void) -> c_int {
     // SAFETY: By the safety requirement.
-    let work: &'static W = unsafe { &*work.cast_const().cast() };
+    let mut work: KBox<W> = unsafe { KBox::from_raw(work.cast()) };
     work.run();
     0
 }

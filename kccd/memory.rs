@@ -2,10 +2,10 @@
 
 //! The life of a chunk: how memory is shared, becomes a part of the pool, and is made private again.
 //!
-//! Memory that the host refuses to share is kept, one chunk for each node, and tried again: nobody
-//! knows its state until a conversion succeeds. Memory that it refuses to take back is shared once
-//! more and used again; if that is refused too it is kept in the same way, and nothing else is given
-//! back before it is shared. Only what there is no place for is lost: counted, reported, never used.
+//! Memory that the host refuses to share is kept and tried again before any other: nobody knows its
+//! state until a conversion succeeds, so that it counts as shared. Memory that it refuses to take back
+//! is shared once more and used again; if that is refused too it is kept in the same way, and nothing
+//! else is given back before it is shared. So one chunk at most is in doubt, and none is lost.
 //!
 //! A chunk that leaves has no slot in use. But a driver may be in the middle of a sync of a mapping
 //! that is over; so its memory is given up only after a grace period of RCU, which nobody waits for.
@@ -37,34 +37,44 @@ use kernel::{
     },
 };
 
+/// Memory that the host has refused to share.
+struct Refused {
+    memory: UnsureMemory,
+    /// The node that it is for.
+    node: usize,
+    /// Whether it was shared once, and refused when it should become private.
+    was_shared: bool,
+}
+
 /// What kccd holds that is not in the pool.
 #[derive(Default)]
 pub(super) struct Holdings {
-    /// By node, memory that the host has refused to share, and whether it was shared before.
-    refused: KVec<Option<(UnsureMemory, bool)>>,
+    /// Memory that the host has refused to share.
+    refused: Option<Refused>,
     /// Descriptions without memory.
     vacant: KVec<&'static Chunk>,
     /// Chunks on their way out, and how long they have to wait.
-    leaving: KVec<(&'static Chunk, GracePeriod)>,
+    pub(super) leaving: KVec<(&'static Chunk, GracePeriod)>,
 }
 
 impl Holdings {
-    /// Nothing, for so many nodes. May sleep.
-    pub(super) fn new(nodes: usize) -> Result<Self> {
-        let mut refused = KVec::with_capacity(nodes, GFP_KERNEL)?;
-        for _ in 0..nodes {
-            refused.push(None, GFP_KERNEL)?;
-        }
-        Ok(Self {
-            refused,
-            ..Self::default()
-        })
+    /// Bytes that are in no stock and count as shared: what is on its way out, and what was refused.
+    pub(super) fn bytes(&self) -> u64 {
+        let spans = self.leaving.iter().map(|(chunk, _)| chunk.span_count());
+        let refused = self.refused.as_ref().map_or(0, |it| it.memory.bytes());
+        (spans.sum::<usize>() * SPAN_BYTES + refused) as u64
     }
 
-    /// Bytes on their way out, which are still shared.
-    pub(super) fn leaving_bytes(&self) -> u64 {
-        let spans = self.leaving.iter().map(|(chunk, _)| chunk.span_count());
-        (spans.sum::<usize>() * SPAN_BYTES) as u64
+    /// Bytes that were shared, and that the host has refused to make private and to share again.
+    pub(super) fn leaked_bytes(&self) -> u64 {
+        let leaked = self.refused.as_ref().filter(|it| it.was_shared);
+        leaked.map_or(0, |it| it.memory.bytes() as u64)
+    }
+
+    /// Whether `node` can grow by memory that counts as shared already.
+    pub(super) fn has_counted(&self, node: usize) -> bool {
+        let mut leaving = self.leaving.iter();
+        self.refused.is_some() || leaving.any(|(chunk, _)| chunk.node() == node)
     }
 
     /// Whether a chunk has left that nobody can use any more.
@@ -80,47 +90,45 @@ impl Holdings {
 
 impl Kccd {
     /// Adds memory to the stock of `node`: a chunk that is about to leave, or else memory that it
-    /// shares. Returns what a chunk takes to convert, in nanoseconds, if it converted any.
+    /// shares.
     ///
     /// May sleep, and takes long. An error says what is in the way.
-    pub(super) fn grow_node(
-        &self,
-        holdings: &mut Holdings,
-        node: usize,
-    ) -> Result<Option<u64>, Obstacle> {
-        let mut leaving = holdings.leaving.iter();
-        let place = leaving.position(|(chunk, _)| chunk.node() == node);
-        if let Some(Ok((chunk, _))) = place.map(|place| holdings.leaving.remove(place)) {
+    pub(super) fn grow_node(&mut self, node: usize) -> Result<(), Obstacle> {
+        let leaving = &mut self.holdings.leaving;
+        let place = leaving.iter().position(|(chunk, _)| chunk.node() == node);
+        if let Some(Ok((chunk, _))) = place.map(|place| leaving.remove(place)) {
             self.enlist(chunk);
-            return Ok(None);
+            return Ok(());
         }
-        self.share_one(holdings, node).map(Some)
+        self.share_one(node)
     }
 
-    /// Shares the memory that was refused last time, or else new memory, and adds it to the stock of
-    /// `node`, see [`Self::grow_node`].
-    fn share_one(&self, holdings: &mut Holdings, node: usize) -> Result<u64, Obstacle> {
+    /// Shares the memory that was refused last time, or else new memory for `node`, and adds it to the
+    /// stock of its node, see [`Self::grow_node`].
+    fn share_one(&mut self, node: usize) -> Result<(), Obstacle> {
         // First all that can fail without a loss.
-        let chunk = self.vacant_chunk(holdings);
-        let chunk = chunk.map_err(|_| Obstacle::NoMemory)?;
-        let place = holdings.refused.get_mut(node).ok_or(Obstacle::NoMemory)?;
-        let (memory, was_shared) = match place.take() {
-            Some(refused) => refused,
-            None => (self.private_memory(node)?.into(), false),
+        let chunk = self.vacant_chunk().map_err(|_| Obstacle::NoMemory)?;
+        let (memory, node, was_shared) = match self.holdings.refused.take() {
+            Some(it) => (it.memory, it.node, it.was_shared),
+            None => (self.private_memory(node)?.into(), node, false),
         };
-        let stats = self.pool.stats();
+        let stats = &self.pool.stats;
         let begun = Instant::<Monotonic>::now();
         let shared = memory.share();
         let ns = begun.elapsed().as_nanos().max(0) as u64;
-        let memory = shared.map_err(|unsure| {
-            *place = Some((unsure, was_shared));
+        let memory = shared.map_err(|memory| {
+            self.holdings.refused = Some(Refused {
+                memory,
+                node,
+                was_shared,
+            });
             stats.shared.failed.add(1);
             kernel::pr_warn_once!("the host refused to share memory, trying again\n");
             Obstacle::Host
         })?;
         let bytes = memory.bytes();
         // It is on top.
-        holdings.vacant.pop();
+        self.holdings.vacant.pop();
         chunk.place(memory, node);
         self.enlist(chunk);
         stats.shared.ns.add(ns);
@@ -128,17 +136,18 @@ impl Kccd {
             stats.shared.done.add(1);
             stats.shared.bytes.add(bytes as u64);
             stats.single_spans.add(u64::from(chunk.is_single()));
-            let shared_bytes = self.pool.shared_bytes() + holdings.leaving_bytes();
+            let shared_bytes = self.pool.shared_bytes() + self.holdings.bytes();
             stats.peak_shared_bytes.raise_to(shared_bytes);
             trace::refill(node, bytes, shared_bytes);
         }
-        Ok(per_chunk(ns, bytes))
+        self.state.chunk_ns = per_chunk(ns, bytes);
+        Ok(())
     }
 
     /// Lets mappings use a chunk that has memory.
     fn enlist(&self, chunk: &'static Chunk) {
         for span in chunk.spans() {
-            self.pool.directory().insert(span);
+            self.pool.directory.set(span.base(), Some(span));
         }
         if let Some(node) = self.pool.nodes().nth(chunk.node()) {
             node.stock().add(chunk);
@@ -146,12 +155,13 @@ impl Kccd {
     }
 
     /// A description of a chunk for the next one, with all records, left on top of the vacant ones.
-    fn vacant_chunk(&self, holdings: &mut Holdings) -> Result<&'static Chunk> {
-        let chunk = match holdings.vacant.last() {
+    fn vacant_chunk(&mut self) -> Result<&'static Chunk> {
+        let vacant = &mut self.holdings.vacant;
+        let chunk = match vacant.last() {
             Some(chunk) => *chunk,
             None => {
                 let chunk = crate::glue::leak(KBox::pin_init(Chunk::new(), GFP_KERNEL)?);
-                holdings.vacant.push(chunk, GFP_KERNEL)?;
+                vacant.push(chunk, GFP_KERNEL)?;
                 chunk
             }
         };
@@ -164,19 +174,21 @@ impl Kccd {
         let sizes = [CHUNK_BYTES, SPAN_BYTES];
         let found = sizes.into_iter().find_map(|bytes| {
             let memory = PrivateMemory::new(node, bytes)?;
-            self.pool.directory().prepare(memory.base(), bytes).ok()?;
+            self.pool.directory.prepare(memory.base(), bytes).ok()?;
             Some(memory)
         });
         found.ok_or_else(|| {
-            self.pool.stats().allocation_failures.add(1);
+            self.pool.stats.allocation_failures.add(1);
             Obstacle::NoMemory
         })
     }
 
     /// Takes an unbound chunk of `node` out of the pool, to be given back before long. Returns its
     /// size in bytes, 0 if there is none. May sleep.
-    pub(super) fn remove(&self, holdings: &mut Holdings, node: usize) -> usize {
-        let (leaving, vacant) = (&mut holdings.leaving, &mut holdings.vacant);
+    pub(super) fn remove(&mut self, node: usize) -> usize {
+        let Holdings {
+            leaving, vacant, ..
+        } = &mut self.holdings;
         // Nothing may fail once the chunk is out.
         let room = leaving.reserve(1, GFP_KERNEL);
         let room = room.and_then(|()| vacant.reserve(leaving.len() + 2, GFP_KERNEL));
@@ -185,7 +197,7 @@ impl Kccd {
             return 0;
         };
         for span in chunk.spans() {
-            self.pool.directory().remove(span.base());
+            self.pool.directory.set(span.base(), None);
         }
         // There is room.
         let _ = leaving.push_within_capacity((chunk, GracePeriod::start()));
@@ -193,16 +205,16 @@ impl Kccd {
     }
 
     /// Makes the chunk private that has left first, see [`Holdings::has_left`]. Returns whether the
-    /// host did, and what a chunk takes, in nanoseconds.
+    /// host did.
     ///
     /// May sleep, and takes long.
-    pub(super) fn make_one_private(&self, holdings: &mut Holdings) -> Option<(bool, u64)> {
-        // A host that has refused gets no more to refuse.
-        if let Some(node) = holdings.refused.iter().position(Option::is_some) {
-            let shared = self.share_one(holdings, node);
-            return Some(shared.map_or((false, 0), |chunk_ns| (true, chunk_ns)));
+    pub(super) fn make_one_private(&mut self) -> Option<bool> {
+        // A host that has refused gets no more to refuse. The cap is as far away as before: what was
+        // refused counts already.
+        if let Some(Refused { node, .. }) = self.holdings.refused {
+            return Some(self.share_one(node).is_ok());
         }
-        let (chunk, _) = holdings.leaving.remove(0).ok()?;
+        let (chunk, _) = self.holdings.leaving.remove(0).ok()?;
         let memory = chunk.take_memory()?;
         let bytes = memory.bytes();
         let begun = Instant::<Monotonic>::now();
@@ -210,7 +222,8 @@ impl Kccd {
         // stock. Syncs of mappings that were over were in RCU sections that have ended.
         let done = unsafe { memory.make_private() };
         let ns = begun.elapsed().as_nanos().max(0) as u64;
-        let stats = self.pool.stats();
+        self.state.chunk_ns = self.state.chunk_ns.max(per_chunk(ns, bytes));
+        let stats = &self.pool.stats;
         let is_private = done.is_ok();
         match done {
             Ok(()) => {
@@ -224,27 +237,38 @@ impl Kccd {
                 // It goes on serving.
                 chunk.place(memory, chunk.node());
                 self.enlist(chunk);
-                return Some((false, per_chunk(ns, bytes)));
+                return Some(false);
             }
             Err(Err(memory)) => {
                 stats.given_back.failed.add(1);
                 stats.shared.failed.add(1);
-                match holdings.refused.get_mut(chunk.node()) {
-                    Some(place) if place.is_none() => *place = Some((memory, true)),
-                    _ => {
-                        stats.leaked_bytes.add(bytes as u64);
-                        pr_warn!("{bytes} bytes are in an unknown state, and lost\n");
-                    }
-                }
+                // There was none, see above.
+                self.holdings.refused = Some(Refused {
+                    memory,
+                    node: chunk.node(),
+                    was_shared: true,
+                });
             }
         }
         // There is room: `remove()` made it.
-        let _ = holdings.vacant.push_within_capacity(chunk);
-        Some((is_private, per_chunk(ns, bytes)))
+        let _ = self.holdings.vacant.push_within_capacity(chunk);
+        Some(is_private)
     }
 }
 
 /// What a chunk would take if `bytes` took `ns` nanoseconds.
 fn per_chunk(ns: u64, bytes: usize) -> u64 {
     ns.saturating_mul((CHUNK_BYTES / bytes.max(1)) as u64)
+}
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+impl Holdings {
+    /// Memory that was shared for `node`, and that the host has refused to make private or to share.
+    pub(super) fn refuse(&mut self, memory: UnsureMemory, node: usize) {
+        self.refused = Some(Refused {
+            memory,
+            node,
+            was_shared: true,
+        });
+    }
 }

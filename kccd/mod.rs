@@ -22,9 +22,9 @@ use crate::{
     pool::{
         class::{
             SizeClass,
-            SPANS_PER_CHUNK, //
+            SPANS_PER_CHUNK,
+            SPAN_BYTES, //
         },
-        node::Node,
         refusal::Obstacle,
         stock::{
             Reach,
@@ -34,10 +34,8 @@ use crate::{
     },
 };
 use kernel::{
-    new_mutex,
     page::PAGE_SIZE,
-    prelude::*,
-    sync::Mutex, //
+    prelude::*, //
 };
 use memory::Holdings;
 use policy::{
@@ -62,60 +60,63 @@ const WANTED_MS: u64 = 500;
 const DRAIN_MS: u64 = 50;
 
 /// kccd.
-#[pin_data]
 pub(crate) struct Kccd {
     pool: &'static Pool,
-    #[pin]
-    state: Mutex<State>,
+    holdings: Holdings,
+    state: State,
 }
 
 /// What kccd remembers from one round to the next. Times are in milliseconds since boot.
 #[derive(Default)]
 struct State {
-    holdings: Holdings,
+    /// What the policy is asked with.
     nodes: KVec<NodeView>,
+    view: View,
     /// Failures to make memory private in a row.
     private_failures: u32,
-    private_at_ms: u64,
-    give_back_at_ms: u64,
     window_began_ms: u64,
     drained_ms: u64,
-    /// When all that idles now has to be gone.
-    all_gone_ms: Option<u64>,
     /// What a chunk takes to convert, in nanoseconds.
     chunk_ns: u64,
-    wanted_bytes: u64,
     wanted_until_ms: u64,
     idle: Idle,
 }
 
 impl State {
-    /// A chunk that idled leaves: says when the next one may go.
-    fn pace(&mut self, now_ms: u64) {
-        let spans: u32 = self.nodes.iter().map(NodeView::idle_spans).sum();
-        let all_gone_ms = *self
-            .all_gone_ms
-            .get_or_insert(now_ms + self.idle.give_back_ms());
-        let left_ms = all_gone_ms.saturating_sub(now_ms);
-        let chunks = u64::from(spans) / SPANS_PER_CHUNK as u64;
-        self.give_back_at_ms = now_ms + self.idle.pause_ms(self.chunk_ns, left_ms, chunks);
+    /// The kernel wants `bytes` more, which are what it was told could be spared: so it never wants more
+    /// than `spare_bytes`, however often it asks before kccd has come to it.
+    fn want(&mut self, bytes: u64, spare_bytes: u64) {
+        let wanted_bytes = self.view.wanted_bytes.saturating_add(bytes);
+        self.view.wanted_bytes = wanted_bytes.min(spare_bytes);
+        if bytes > 0 {
+            self.wanted_until_ms = self.view.now_ms + WANTED_MS;
+        }
     }
 
-    /// To give a chunk back took `chunk_ns`: where that has a price, says when it is paid for.
-    fn paid(&mut self, now_ms: u64, chunk_ns: u64) {
+    /// A chunk that idled leaves: says when the next one may go. Those that idle now are to be gone
+    /// when the window ends, if there is no price.
+    fn pace(&mut self) {
+        let spans: u32 = self.nodes.iter().map(NodeView::idle_spans).sum();
+        let chunks = u64::from(spans) / SPANS_PER_CHUNK as u64;
+        let view = &mut self.view;
+        let ends_ms = view.window_ends_ms.unwrap_or(0);
+        let left_ms = ends_ms.saturating_sub(view.now_ms);
+        view.give_back_at_ms = view.now_ms + self.idle.pause_ms(self.chunk_ns, left_ms, chunks);
+    }
+
+    /// Giving a chunk back is over: where that has a price, says when it is paid for.
+    fn paid(&mut self, now_ms: u64) {
         if self.idle == Idle::Priced {
-            let pause_ms = self.idle.pause_ms(chunk_ns, 0, 1);
-            self.give_back_at_ms = self.give_back_at_ms.max(now_ms + pause_ms);
+            self.view.give_back_at_ms = now_ms + self.idle.pause_ms(self.chunk_ns, 0, 1);
         }
     }
 }
 
 impl Work for Kccd {
-    fn run(&'static self) {
+    fn run(&mut self) {
         glue::no_io();
-        let mut state = self.state.lock();
         while !self.pool.bell().is_stopped() {
-            let (deaf_ms, timeout_ms) = self.round(&mut state);
+            let (deaf_ms, timeout_ms) = self.round();
             self.pool.bell().wait(deaf_ms, timeout_ms);
         }
     }
@@ -123,50 +124,50 @@ impl Work for Kccd {
 
 impl Kccd {
     /// Serves `pool`. May sleep.
-    pub(crate) fn new(pool: &'static Pool) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
+    pub(crate) fn new(pool: &'static Pool) -> Result<Self> {
+        let nodes = pool.nodes().count();
+        Ok(Self {
             pool,
-            state <- new_mutex!({
-                let nodes = pool.nodes().count();
-                State {
-                    holdings: Holdings::new(nodes)?,
-                    nodes: KVec::from_elem(NodeView::default(), nodes, GFP_KERNEL)?,
-                    window_began_ms: machine::now_ms(),
-                    idle: params::idle(),
-                    ..State::default()
-                }
-            }),
+            holdings: Holdings::default(),
+            state: State {
+                nodes: KVec::from_elem(NodeView::default(), nodes, GFP_KERNEL)?,
+                window_began_ms: machine::now_ms(),
+                idle: params::idle(),
+                ..State::default()
+            },
         })
     }
 
     /// Does what can be done at once, before the thread runs. May sleep. Returns what is in the way.
-    pub(crate) fn fill(&self) -> Option<Obstacle> {
-        self.round(&mut self.state.lock());
-        self.pool.refusals().obstacle()
+    pub(crate) fn fill(&mut self) -> Option<Obstacle> {
+        self.round();
+        self.pool.refusals.obstacle()
     }
 
     /// Does all that there is to do. Returns for how long to be deaf and to sleep.
-    fn round(&self, state: &mut State) -> (u32, Option<u32>) {
+    fn round(&mut self) -> (u32, Option<u32>) {
         let mut did_anything = false;
         loop {
-            let view = self.look(state);
-            match policy::next(&state.nodes, &view) {
+            self.look();
+            let state = &mut self.state;
+            match policy::next(&state.nodes, &state.view) {
                 _ if self.pool.bell().is_stopped() => return (0, Some(1)),
-                Action::Grow(node) => self.grow(state, node),
-                Action::Bind(node) => self.bind(state, node),
+                Action::Grow(node) => self.grow(node),
+                Action::Bind(node) => self.bind(node),
                 Action::Relieve(node) => {
-                    let bytes = self.let_go(state, node) as u64;
-                    state.wanted_bytes = state.wanted_bytes.saturating_sub(bytes);
+                    let bytes = self.let_go(node) as u64;
+                    let view = &mut self.state.view;
+                    view.wanted_bytes = view.wanted_bytes.saturating_sub(bytes);
                 }
                 Action::GiveBack(node) => {
-                    self.let_go(state, node);
-                    state.pace(view.now_ms);
+                    self.let_go(node);
+                    self.state.pace();
                 }
-                Action::MakePrivate => self.make_private(state),
-                Action::TurnWindow => self.turn_window(state),
+                Action::MakePrivate => self.make_private(),
+                Action::TurnWindow => self.turn_window(),
                 Action::Sleep(timeout_ms) => {
                     let deaf_ms = if did_anything { 0 } else { policy::DEAF_MS };
-                    return (deaf_ms, self.listen(state, &view, timeout_ms));
+                    return (deaf_ms, self.listen(timeout_ms));
                 }
             }
             did_anything = true;
@@ -174,178 +175,165 @@ impl Kccd {
     }
 
     /// Sees how the pool stands, after telling it what the parameters ask for.
-    fn look(&self, state: &mut State) -> View {
-        self.hear(state);
+    fn look(&mut self) {
+        self.state.view.now_ms = machine::now_ms();
+        self.hear();
+        let state = &mut self.state;
         let watermark = params::watermark();
         let default = params::default_watermark_bytes();
         let numbers = 0..state.nodes.len();
-        let served = numbers.filter(|node| machine::node_has_cpus(*node));
-        let served = served.count();
+        let served = numbers.filter(|node| machine::node_has_cpus(*node)).count();
         for ((number, node), view) in self.pool.nodes().enumerate().zip(&mut state.nodes) {
             let of_node = |total: u64| match machine::node_has_cpus(number) {
                 true => policy::share(total, served),
                 false => 0,
             };
             let stock = node.stock();
-            view.watermark_bytes = of_node(watermark.bytes(default));
-            let (reserve, large_reserve) = policy::reserves(view.watermark_bytes);
+            let watermark_bytes = of_node(watermark.bytes(default));
+            view.watermark = watermark_bytes.div_ceil(SPAN_BYTES as u64) as u32;
+            let (reserve, large_reserve) = policy::reserves(view.watermark);
+            view.to_bind = 0;
             for class in SizeClass::ALL {
                 let depot = node.depot(class);
                 depot.set_keep(of_node(u64::from(watermark.slots(class))) as u32);
                 depot.release(stock);
+                let missing = depot.keep().saturating_sub(depot.free());
+                view.to_bind += missing.div_ceil(class.slots_per_span() as u32);
             }
-            view.ready_bytes = node.ready_bytes();
+            view.ready = (node.ready_bytes() / SPAN_BYTES as u64) as u32;
             view.unbound = stock.unbound();
             view.bound = stock.bound();
-            stock.set_levels(view.watermark_spans(), reserve, large_reserve);
+            stock.set_levels(view.watermark, reserve, large_reserve);
             view.demand = stock.demand();
-            view.to_bind = to_bind(node);
             view.bindable = stock.within(Reach::Ready);
             view.has_whole = stock.has_whole();
+            view.has_counted = self.holdings.has_counted(number);
         }
+        let leaked_bytes = self.holdings.leaked_bytes();
+        self.pool.stats.leaked_bytes.set(leaked_bytes);
         let memory_ms = state.idle.memory_ms(state.chunk_ns);
-        View {
-            now_ms: machine::now_ms(),
-            shared_bytes: self.pool.shared_bytes() + state.holdings.leaving_bytes(),
-            leaked_bytes: self.pool.stats().leaked_bytes.get(),
-            max_bytes: params::max_bytes(),
-            wanted_bytes: state.wanted_bytes,
-            has_left: state.holdings.has_left(),
-            private_at_ms: state.private_at_ms,
-            give_back_at_ms: state.give_back_at_ms,
-            window_ends_ms: memory_ms.map(|ms| state.window_began_ms + window_ms(ms)),
-            cached_spans: self.pool.cached_spans(),
-        }
+        let view = &mut state.view;
+        view.shared_bytes = self.pool.shared_bytes() + self.holdings.bytes();
+        view.max_bytes = params::max_bytes();
+        // What is in doubt is the first thing to try again.
+        view.has_left = leaked_bytes > 0 || self.holdings.has_left();
+        view.window_ends_ms = memory_ms.map(|ms| state.window_began_ms + window_ms(ms));
+        view.cached_spans = self.pool.cached_spans();
     }
 
     /// Hears what others want.
-    fn hear(&self, state: &mut State) {
+    fn hear(&mut self) {
+        let state = &mut self.state;
         let bell = self.pool.bell();
-        let now_ms = machine::now_ms();
+        let now_ms = state.view.now_ms;
         let bytes = bell.take_wanted_pages().saturating_mul(PAGE_SIZE as u64);
-        state.wanted_bytes = state.wanted_bytes.saturating_add(bytes);
-        if bytes > 0 {
-            state.wanted_until_ms = now_ms + WANTED_MS;
-        }
+        // What CPUs hold comes home, see below.
+        let cached_bytes = self.pool.cached_spans() as usize * SPAN_BYTES;
+        let spare_bytes = self.pool.spare_pages() * PAGE_SIZE + cached_bytes;
+        state.want(bytes, spare_bytes as u64);
         let idle = params::idle();
         if idle != state.idle {
             state.idle = idle;
-            state.give_back_at_ms = 0;
-            state.all_gone_ms = None;
+            state.view.give_back_at_ms = 0;
         }
         // While mappings are refused or memory is short, CPUs should hold nothing that they do not use.
         let is_short = bell.take_cry() || bytes > 0;
         if is_short && now_ms >= state.drained_ms + DRAIN_MS {
             state.drained_ms = now_ms;
-            self.pool.active_cpus().for_each(glue::cpus::drain);
+            self.pool.caches.active().for_each(glue::cpus::drain);
         }
     }
 
-    fn grow(&self, state: &mut State, node: usize) {
-        let grown = self.grow_node(&mut state.holdings, node);
-        let Some(view) = state.nodes.get_mut(node) else {
+    fn grow(&mut self, node: usize) {
+        let grown = self.grow_node(node);
+        let Some(view) = self.state.nodes.get_mut(node) else {
             return;
         };
-        self.pool.refusals().set_obstacle(grown.err());
-        match grown {
-            Ok(chunk_ns) => {
-                view.grow_failures = 0;
-                state.chunk_ns = chunk_ns.unwrap_or(state.chunk_ns);
-            }
-            Err(_) => {
-                view.grow_failures = view.grow_failures.saturating_add(1);
-                view.grow_at_ms = machine::now_ms() + policy::backoff_ms(view.grow_failures);
-            }
+        self.pool.refusals.set_obstacle(grown.err());
+        if grown.is_ok() {
+            view.grow_failures = 0;
+        } else {
+            view.grow_failures = view.grow_failures.saturating_add(1);
+            view.grow_at_ms = machine::now_ms() + policy::backoff_ms(view.grow_failures);
         }
     }
 
     /// Binds a span for the first class below its watermark.
-    fn bind(&self, state: &mut State, number: usize) {
+    fn bind(&mut self, number: usize) {
         let bound = self.pool.nodes().nth(number).is_some_and(|node| {
             let mut depots = SizeClass::ALL.into_iter().map(|class| node.depot(class));
             let low = depots.find(|depot| depot.is_low());
             low.is_some_and(|depot| depot.bind_ahead(node.stock()))
         });
-        if let (false, Some(view)) = (bound, state.nodes.get_mut(number)) {
+        if let (false, Some(view)) = (bound, self.state.nodes.get_mut(number)) {
             view.bind_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
         }
     }
 
     /// Takes a chunk of a node out of the pool; returns its size in bytes.
-    fn let_go(&self, state: &mut State, node: usize) -> usize {
-        let bytes = self.remove(&mut state.holdings, node);
+    fn let_go(&mut self, node: usize) -> usize {
+        let bytes = self.remove(node);
         if bytes == 0 {
             // There is no memory to remember it with.
-            state.private_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
+            self.state.view.private_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
         }
         bytes
     }
 
     /// Makes a chunk private that has left.
-    fn make_private(&self, state: &mut State) {
-        let Some((done, chunk_ns)) = self.make_one_private(&mut state.holdings) else {
+    fn make_private(&mut self) {
+        let Some(done) = self.make_one_private() else {
             return;
         };
-        state.chunk_ns = state.chunk_ns.max(chunk_ns);
+        let state = &mut self.state;
         let now_ms = machine::now_ms();
         if done {
             state.private_failures = 0;
         } else {
             // It was paid for all the same.
             state.private_failures = state.private_failures.saturating_add(1);
-            state.private_at_ms = now_ms + policy::backoff_ms(state.private_failures);
+            state.view.private_at_ms = now_ms + policy::backoff_ms(state.private_failures);
         }
-        state.paid(now_ms, chunk_ns);
+        state.paid(now_ms);
     }
 
-    fn turn_window(&self, state: &mut State) {
+    fn turn_window(&mut self) {
         for node in self.pool.nodes() {
             node.stock().turn_window();
         }
-        self.pool.active_cpus().for_each(glue::cpus::drain);
-        state.window_began_ms = machine::now_ms();
+        self.pool.caches.active().for_each(glue::cpus::drain);
+        self.state.window_began_ms = machine::now_ms();
     }
 
     /// Before kccd sleeps: notes what is in its way, and has the stocks ring for what would change
     /// that. Returns for how long to sleep.
-    fn listen(&self, state: &mut State, view: &View, timeout_ms: Option<u32>) -> Option<u32> {
-        let lacks = state.nodes.iter().any(|node| node.missing_bytes() > 0);
-        if !lacks || !view.has_room() {
-            let obstacle = lacks.then_some(Obstacle::AtMax);
-            self.pool.refusals().set_obstacle(obstacle);
-        }
-        if !state.nodes.iter().any(NodeView::is_idle) {
-            state.all_gone_ms = None;
+    fn listen(&mut self, timeout_ms: Option<u32>) -> Option<u32> {
+        let state = &mut self.state;
+        let (nodes, view) = (&state.nodes, &mut state.view);
+        let mut lacking = nodes.iter().filter(|it| it.missing() > 0).peekable();
+        let obstacle = lacking.peek().map(|_| Obstacle::AtMax);
+        if !lacking.any(|node| view.may_grow(node)) {
+            self.pool.refusals.set_obstacle(obstacle);
         }
         if view.now_ms >= state.wanted_until_ms {
-            state.wanted_bytes = 0;
+            view.wanted_bytes = 0;
+        }
+        for (node, it) in self.pool.nodes().zip(nodes) {
+            let low = it.low_spans();
+            let high = (it.unbound + 1).max(low + SPANS_PER_CHUNK as u32);
+            node.stock()
+                .listen(low.min(it.unbound), timeout_ms.is_none().then_some(high));
         }
         // Something will be there before long.
-        let is_soon = state.holdings.leaving_bytes() > 0 || state.wanted_bytes > 0;
-        for (node, view) in self.pool.nodes().zip(&state.nodes) {
-            let low = view.low_spans();
-            let high = (view.unbound + 1).max(low + SPANS_PER_CHUNK as u32);
-            node.stock()
-                .listen(low.min(view.unbound), timeout_ms.is_none().then_some(high));
+        if view.wanted_bytes > 0 || !self.holdings.leaving.is_empty() {
+            return Some(timeout_ms.map_or(SOON_MS, |ms| ms.min(SOON_MS)));
         }
-        match is_soon {
-            true => Some(timeout_ms.map_or(SOON_MS, |ms| ms.min(SOON_MS))),
-            false => timeout_ms,
-        }
+        timeout_ms
     }
 }
 
-/// How long a window is, where a need is remembered for `memory_ms`.
+/// How long a window is, where a need is remembered for at least `memory_ms`: the window in which it
+/// ends may be over at once, and is followed by all others.
 fn window_ms(memory_ms: u64) -> u64 {
-    (memory_ms / WINDOWS as u64).max(1)
-}
-
-/// Spans that the classes of a node below their watermark lack.
-fn to_bind(node: &Node) -> u32 {
-    let lacking = SizeClass::ALL.into_iter().map(|class| {
-        let depot = node.depot(class);
-        let missing = depot.keep().saturating_sub(depot.free());
-        missing.div_ceil(class.slots_per_span() as u32)
-    });
-    lacking.sum()
+    memory_ms.div_ceil(WINDOWS as u64 - 1)
 }

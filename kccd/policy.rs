@@ -5,8 +5,7 @@
 use crate::pool::{
     class::{
         CHUNK_BYTES,
-        SPANS_PER_CHUNK,
-        SPAN_BYTES, //
+        SPANS_PER_CHUNK, //
     },
     stock::BESIDE_USED, //
 };
@@ -45,23 +44,13 @@ impl fmt::Display for Idle {
 }
 
 impl Idle {
-    /// For how long a need is remembered, in milliseconds, where a chunk takes `chunk_ns` to convert;
-    /// [`None`] for ever.
+    /// For how long a need is remembered at least, in milliseconds, where a chunk takes `chunk_ns` to
+    /// convert; [`None`] for ever.
     pub(crate) fn memory_ms(self, chunk_ns: u64) -> Option<u64> {
         match self {
             Self::Priced => Some((chunk_ns * GIVE_BACK_SHARE / 1_000_000).max(SHORTEST_IDLE_MS)),
             Self::Ms(ms) => Some(u64::from(ms)),
             Self::Never => None,
-        }
-    }
-
-    /// In how many milliseconds all that idles is to be given back, if that matters: a need is
-    /// remembered for the idle time and a window of an eighth of it, and all has to be gone after
-    /// twice the idle time.
-    pub(crate) fn give_back_ms(self) -> u64 {
-        match self {
-            Self::Ms(ms) => u64::from(ms) * 5 / 8,
-            Self::Priced | Self::Never => 0,
         }
     }
 
@@ -75,12 +64,12 @@ impl Idle {
     }
 }
 
-/// How a NUMA node stands.
+/// How a NUMA node stands, in spans.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct NodeView {
-    /// Bytes that should be ready, and that are.
-    pub(crate) watermark_bytes: u64,
-    pub(crate) ready_bytes: u64,
+    /// Spans that the watermark asks for, and what is ready in slots and in spans.
+    pub(crate) watermark: u32,
+    pub(crate) ready: u32,
     /// Spans that are unbound, that are bound, and the most that were bound in memory.
     pub(crate) unbound: u32,
     pub(crate) bound: u32,
@@ -90,6 +79,9 @@ pub(crate) struct NodeView {
     pub(crate) bindable: u32,
     /// Whether a whole chunk is unbound.
     pub(crate) has_whole: bool,
+    /// Whether there is memory to grow by that counts as shared already: it is on its way out, or was
+    /// refused.
+    pub(crate) has_counted: bool,
     /// When growing and binding may be tried again after a failure.
     pub(crate) grow_at_ms: u64,
     pub(crate) bind_at_ms: u64,
@@ -98,31 +90,24 @@ pub(crate) struct NodeView {
 }
 
 impl NodeView {
-    /// What the watermark asks for, in spans.
-    pub(crate) fn watermark_spans(&self) -> u32 {
-        self.watermark_bytes.div_ceil(SPAN_BYTES as u64) as u32
-    }
-
-    /// What should be ready beside `used` spans, in spans.
+    /// What should be ready beside `used` spans.
     fn beside(&self, used: u32) -> u32 {
-        self.watermark_spans().max(used / BESIDE_USED)
+        self.watermark.max(used / BESIDE_USED)
     }
 
     /// How many spans should be unbound, whatever part of those that there are is in use.
     pub(crate) fn low_spans(&self) -> u32 {
         let all = self.bound + self.unbound;
-        self.watermark_spans().max(all / (BESIDE_USED + 1))
+        self.watermark.max(all / (BESIDE_USED + 1))
     }
 
-    /// Bytes that are missing: of all that should be ready, and of what should be ready for every
-    /// class, which is half of it.
-    pub(crate) fn missing_bytes(&self) -> u64 {
-        let unbound = u64::from(self.unbound) * SPAN_BYTES as u64;
-        let beside = u64::from(self.bound / BESIDE_USED) * SPAN_BYTES as u64;
-        let wanted = self.watermark_bytes.max(beside);
-        let ready = wanted.saturating_sub(self.ready_bytes);
-        let for_all = (wanted / 2).saturating_sub(unbound);
-        let bind = u64::from(self.to_bind.saturating_sub(self.bindable)) * SPAN_BYTES as u64;
+    /// What is missing: of all that should be ready, and of what should be ready for every class, which
+    /// is half of it.
+    pub(crate) fn missing(&self) -> u32 {
+        let wanted = self.beside(self.bound);
+        let ready = wanted.saturating_sub(self.ready);
+        let for_all = wanted.div_ceil(2).saturating_sub(self.unbound);
+        let bind = self.to_bind.saturating_sub(self.bindable);
         ready.max(for_all).max(bind)
     }
 
@@ -155,9 +140,8 @@ impl NodeView {
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct View {
     pub(crate) now_ms: u64,
-    /// Memory that is shared, that is lost, and the most that may be shared, in bytes.
+    /// Memory that is shared, or may be for all that is known, and the most that may be, in bytes.
     pub(crate) shared_bytes: u64,
-    pub(crate) leaked_bytes: u64,
     pub(crate) max_bytes: u64,
     /// Bytes that the kernel wants to have back.
     pub(crate) wanted_bytes: u64,
@@ -173,9 +157,9 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Whether the cap leaves room for another chunk. Lost memory counts.
-    pub(crate) fn has_room(&self) -> bool {
-        self.shared_bytes + self.leaked_bytes + CHUNK_BYTES as u64 <= self.max_bytes
+    /// Whether the cap lets `node` grow: it leaves room for another chunk, or none is needed.
+    pub(crate) fn may_grow(&self, node: &NodeView) -> bool {
+        node.has_counted || self.shared_bytes + CHUNK_BYTES as u64 <= self.max_bytes
     }
 }
 
@@ -201,24 +185,22 @@ pub(crate) enum Action {
 /// What to do next. What mappings need comes first.
 pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
     let each = || nodes.iter().enumerate();
-    let bind = |node: &NodeView| node.to_bind > 0 && node.bindable > 0;
-    if let Some((node, _)) = each().find(|(_, it)| bind(it) && view.now_ms >= it.bind_at_ms) {
-        return Action::Bind(node);
+    let is_due = |at_ms: u64| view.now_ms >= at_ms;
+    // When the first thing is due that is not yet.
+    let mut timer = u64::MAX;
+    for (node, it) in each().filter(|(_, it)| it.to_bind > 0 && it.bindable > 0) {
+        if is_due(it.bind_at_ms) {
+            return Action::Bind(node);
+        }
+        timer = timer.min(it.bind_at_ms);
     }
-    let lacking = || each().filter(|(_, node)| node.missing_bytes() > 0 && view.has_room());
-    let worst = lacking()
-        .filter(|(_, node)| view.now_ms >= node.grow_at_ms)
-        .max_by_key(|(_, node)| node.missing_bytes());
-    if let Some((node, _)) = worst {
+    let lacking = || each().filter(|(_, node)| node.missing() > 0 && view.may_grow(node));
+    let can_grow = lacking().filter(|(_, node)| is_due(node.grow_at_ms));
+    if let Some((node, _)) = can_grow.max_by_key(|(_, node)| node.missing()) {
         return Action::Grow(node);
     }
-    let binding = each().filter(|(_, it)| bind(it));
-    let mut timer = Iterator::chain(
-        lacking().map(|(_, node)| node.grow_at_ms),
-        binding.map(|(_, node)| node.bind_at_ms),
-    )
-    .min();
-    if view.now_ms >= view.private_at_ms {
+    timer = lacking().fold(timer, |timer, (_, node)| timer.min(node.grow_at_ms));
+    if is_due(view.private_at_ms) {
         if view.has_left {
             return Action::MakePrivate;
         }
@@ -229,30 +211,27 @@ pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
             return Action::Relieve(node);
         }
     } else if view.has_left {
-        timer = earlier(timer, view.private_at_ms);
+        timer = timer.min(view.private_at_ms);
     }
     if let Some(window_ends) = view.window_ends_ms {
         let go_at = view.give_back_at_ms.max(view.private_at_ms);
         match each().find(|(_, node)| node.is_idle()) {
-            Some((node, _)) if view.now_ms >= go_at => return Action::GiveBack(node),
-            Some(_) => timer = earlier(timer, go_at),
+            Some((node, _)) if is_due(go_at) => return Action::GiveBack(node),
+            Some(_) => timer = timer.min(go_at),
             None => (),
         }
         // Something may idle before long: what is remembered will be forgotten, and what CPUs hold
         // will come home.
         let unused: u32 = nodes.iter().map(NodeView::unused_spans).sum();
         if (unused + view.cached_spans) as usize >= SPANS_PER_CHUNK {
-            if view.now_ms >= window_ends {
+            if is_due(window_ends) {
                 return Action::TurnWindow;
             }
-            timer = earlier(timer, window_ends);
+            timer = timer.min(window_ends);
         }
     }
-    Action::Sleep(timer.map(|at| at.saturating_sub(view.now_ms).clamp(1, 60_000) as u32))
-}
-
-fn earlier(timer: Option<u64>, at: u64) -> Option<u64> {
-    Some(timer.map_or(at, |timer| timer.min(at)))
+    let ms = timer.saturating_sub(view.now_ms).clamp(1, 60_000) as u32;
+    Action::Sleep((timer < u64::MAX).then_some(ms))
 }
 
 /// How long to wait after `failures` failures in a row, in milliseconds: 10, doubled with each
@@ -266,8 +245,8 @@ pub(crate) fn share(total: u64, nodes: usize) -> u64 {
     total.div_ceil(nodes.max(1) as u64)
 }
 
-/// What of `watermark_bytes` is the reserve, and what large mappings have for themselves, in spans.
-pub(crate) fn reserves(watermark_bytes: u64) -> (u32, u32) {
-    let eighth = (watermark_bytes / 8 / SPAN_BYTES as u64) as u32;
+/// What of a watermark is the reserve, and what large mappings have for themselves, in spans.
+pub(crate) fn reserves(watermark: u32) -> (u32, u32) {
+    let eighth = watermark / 8;
     (eighth.min(64), eighth.clamp(1, 8))
 }

@@ -75,12 +75,9 @@ impl Watermark {
             };
         }
         let mut slots = PerClass::from_fn(|_| None);
-        for item in text.split(|byte| *byte == b',') {
-            let mut parts = item.splitn(2, |byte| *byte == b':');
-            let (Some(size), Some(count)) = (parts.next(), parts.next()) else {
-                return Err(EINVAL);
-            };
-            let (size, count) = (bytes(size)?, number(count)?);
+        for item in core::str::from_utf8(text)?.split(',') {
+            let (size, count) = item.split_once(':').ok_or(EINVAL)?;
+            let (size, count) = (bytes(size.as_bytes())?, number(count.as_bytes())?);
             let mut classes = SizeClass::ALL.into_iter();
             let class = classes.find(|class| class.slot_bytes() as u64 == size);
             let class = class.ok_or(EINVAL)?;

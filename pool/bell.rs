@@ -21,9 +21,7 @@ use kernel::{
         SpinLockIrq, //
     },
     time::{
-        delay::fsleep,
         msecs_to_jiffies,
-        Delta,
         Jiffies, //
     },
 };
@@ -35,6 +33,9 @@ pub(crate) struct Bell {
     rung: SpinLockIrq<bool>,
     #[pin]
     rang: CondVar,
+    /// Never notified.
+    #[pin]
+    silence: CondVar,
     quiet: Atomic<bool>,
     /// Pages that the kernel asked to have back.
     wanted_pages: Atomic<u64>,
@@ -49,6 +50,7 @@ impl Bell {
         pin_init!(Self {
             rung <- new_spinlock_irq!(false),
             rang <- new_condvar!(),
+            silence <- new_condvar!(),
             quiet: Atomic::new(false),
             wanted_pages: Atomic::new(0),
             cried: Atomic::new(false),
@@ -109,10 +111,12 @@ impl Bell {
     /// Sleeps for `deaf_ms` milliseconds, and then until somebody rings, or until `timeout_ms`
     /// milliseconds are over. May sleep.
     pub(crate) fn wait(&self, deaf_ms: u32, timeout_ms: Option<u32>) {
-        if deaf_ms > 0 && !self.is_stopped() {
-            fsleep(Delta::from_millis(deaf_ms.into()));
-        }
         let mut rung = self.rung.lock();
+        if deaf_ms > 0 && !self.is_stopped() {
+            // Interruptible, as below: an uninterruptible sleep would count as load.
+            let jiffies = msecs_to_jiffies(deaf_ms);
+            let _ = self.silence.wait_interruptible_timeout(&mut rung, jiffies);
+        }
         if !*rung && !self.is_stopped() {
             // From here on every ring is heard.
             self.quiet.store(false, Relaxed);

@@ -98,27 +98,24 @@ pub(super) struct ClassCache {
     taken: Atomic<u64>,
     /// Slots that came back on this CPU.
     returned: Atomic<u64>,
+    /// Its activity when it was last drained.
+    drained_at: Atomic<u64>,
 }
 
 #[cfg(CONFIG_64BIT)]
 static_assert!(size_of::<ClassCache>() == 64);
 
-/// What one CPU holds.
-struct CpuCache {
-    classes: PerClass<ClassCache>,
-    /// Its activity when it was last drained.
-    drained_at: Atomic<u64>,
-}
-
-impl CpuCache {
-    /// What the counters come to: another number whenever the stacks have changed.
+impl ClassCache {
+    /// What the counters come to: another number whenever a mapping has changed the stack.
     fn activity(&self) -> u64 {
-        self.classes.iter().fold(0, |sum: u64, (_, cache)| {
-            sum.wrapping_add(cache.taken.load(Relaxed))
-                .wrapping_add(cache.returned.load(Relaxed))
-        })
+        let taken = self.taken.load(Relaxed);
+        taken.wrapping_add(self.returned.load(Relaxed))
     }
 }
+
+/// What one CPU holds: a power of two of bytes, so that a shift leads to it.
+#[repr(align(1024))]
+struct CpuCache(PerClass<ClassCache>);
 
 /// The caches of all CPUs.
 pub(crate) struct CpuCaches(KVVec<CpuCache>);
@@ -126,8 +123,8 @@ pub(crate) struct CpuCaches(KVVec<CpuCache>);
 // SAFETY: Everything in it can be used on any CPU, one at a time.
 unsafe impl Send for CpuCaches {}
 
-// SAFETY: `stack` is accessed through `with()`, which gives a CPU access to its own, and through
-// `drain()`, for a CPU that executes nothing; the counters are atomic.
+// SAFETY: `stack` is accessed through `with()` alone, which gives a CPU access to its own, and to that
+// of a CPU that executes nothing; the counters are atomic.
 unsafe impl Sync for CpuCaches {}
 
 impl CpuCaches {
@@ -140,43 +137,39 @@ impl CpuCaches {
                 stack: UnsafeCell::new(Stack::new()),
                 taken: Atomic::new(0),
                 returned: Atomic::new(0),
+                drained_at: Atomic::new(0),
             });
             for class in SizeClass::ALL {
                 classes[class].stack.get_mut().make_room(class)?;
             }
-            let drained_at = Atomic::new(0);
-            caches.push(
-                CpuCache {
-                    classes,
-                    drained_at,
-                },
-                GFP_KERNEL,
-            )?;
+            caches.push(CpuCache(classes), GFP_KERNEL)?;
         }
         Ok(Self(caches))
     }
 
-    #[inline]
-    fn of_cpu(&self, cpu: u32, class: SizeClass) -> Option<&ClassCache> {
-        Some(&self.0.get(cpu as usize)?.classes[class])
-    }
-
-    /// Calls `f` with this CPU's stack of `class`. `f` must not come back here.
+    /// Calls `f` with this CPU's stack of `class`, or with that of a CPU that is dead. `f` must not come
+    /// back here.
     ///
     /// [`None`] if there is no such CPU.
     #[inline]
     pub(super) fn with<R>(
         &self,
+        dead: Option<&DeadCpu>,
         class: SizeClass,
         _irq: &LocalInterruptDisabled,
         f: impl FnOnce(&mut Stack, &ClassCache) -> R,
     ) -> Option<R> {
-        let cache = self.of_cpu(CpuId::current().as_u32(), class)?;
+        let cpu = dead.map_or_else(|| CpuId::current().as_u32(), DeadCpu::id);
+        let cache = &self.0.get(cpu as usize)?.0[class];
         // SAFETY:
         // - Interrupts are disabled: what makes an `irq`, `IrqsOff` and `local_interrupt_disable()`
         //   (include/linux/interrupt_rc.h), does so by `local_irq_save()`, whatever the kernel's
         //   preemption. So we stay on this CPU and nothing interrupts us. Other CPUs only ever
         //   access their own cache, or that of a CPU that is dead, and we are alive.
+        // - By the type invariant of `DeadCpu`, a CPU that is dead executes nothing from before its
+        //   creation until it is gone. So nobody is here for its own cache on that CPU, and what it did
+        //   before it died has happened for us. There is one `DeadCpu` for a CPU at a time, which we
+        //   have a reference to on this thread alone, so that nobody else is here for the same one.
         // - All calls of this are in this file and in help.rs. What `f` calls is given slots and changes
         //   depots, which know nothing of caches: nothing comes back here.
         let stack = unsafe { &mut *cache.stack.get() };
@@ -186,7 +179,7 @@ impl CpuCaches {
     /// Takes a slot of `class` from this CPU's stack.
     #[inline]
     pub(crate) fn pop(&self, class: SizeClass, irq: &LocalInterruptDisabled) -> Option<FreeSlot> {
-        self.with(class, irq, |stack, cache| {
+        self.with(None, class, irq, |stack, cache| {
             let slot = stack.slots.pop()?;
             let count = cache.taken.load(Relaxed).wrapping_add(1);
             cache.taken.store(count, Relaxed);
@@ -202,7 +195,7 @@ impl CpuCaches {
         slot: FreeSlot,
         irq: &LocalInterruptDisabled,
     ) -> Result<(), FreeSlot> {
-        self.with(class, irq, |stack, cache| {
+        self.with(None, class, irq, |stack, cache| {
             stack.push(slot)?;
             let count = cache.returned.load(Relaxed).wrapping_add(1);
             cache.returned.store(count, Relaxed);
@@ -212,6 +205,8 @@ impl CpuCaches {
     }
 
     /// Empties this CPU's stack of `class`, or that of a CPU that is dead; `home` takes what was in it.
+    ///
+    /// What mappings do from here on counts as not drained.
     pub(super) fn drain(
         &self,
         dead: Option<&DeadCpu>,
@@ -219,49 +214,27 @@ impl CpuCaches {
         irq: &LocalInterruptDisabled,
         home: impl FnOnce(&[FreeSlot]),
     ) {
-        let empty = |stack: &mut Stack| {
+        self.with(dead, class, irq, |stack, cache| {
             stack.shed(0, home);
             stack.set_limit(1);
-        };
-        let Some(cpu) = dead else {
-            self.with(class, irq, |stack, _| empty(stack));
-            return;
-        };
-        if let Some(cache) = self.of_cpu(cpu.id(), class) {
-            // SAFETY:
-            // - By the type invariant of `DeadCpu`, the CPU executes nothing from before its creation
-            //   until it is gone. So nobody is in `with()` for its cache: that takes being on the CPU.
-            // - There is one `DeadCpu` for a CPU at a time, which we have a reference to on this thread
-            //   alone, so that nobody else is here for the same CPU.
-            // - What the CPU did before it died has happened for us: it was waited for.
-            empty(unsafe { &mut *cache.stack.get() });
-        }
+            cache.drained_at.store(cache.activity(), Relaxed);
+        });
     }
 
-    /// The CPUs whose stacks have changed since they were drained.
+    /// The CPUs that may hold slots which they did not use since they were drained: their stacks have
+    /// changed.
     pub(crate) fn active(&self) -> impl Iterator<Item = u32> + '_ {
+        let is_active = |cache: &ClassCache| cache.activity() != cache.drained_at.load(Relaxed);
         (0u32..)
             .zip(&self.0)
-            .filter(|(_, cache)| cache.activity() != cache.drained_at.load(Relaxed))
+            .filter(move |(_, it)| it.0.iter().any(|(_, cache)| is_active(cache)))
             .map(|(cpu, _)| cpu)
-    }
-
-    /// What the counters of a CPU come to.
-    pub(crate) fn activity(&self, cpu: u32) -> u64 {
-        self.0.get(cpu as usize).map_or(0, CpuCache::activity)
-    }
-
-    /// Notes that the stacks of `cpu` were emptied after its activity was that.
-    pub(crate) fn note_drained(&self, cpu: u32, activity: u64) {
-        if let Some(cache) = self.0.get(cpu as usize) {
-            cache.drained_at.store(activity, Relaxed);
-        }
     }
 
     /// Slots of `class` that mappings took and gave back, summed over all CPUs.
     pub(crate) fn totals(&self, class: SizeClass) -> Totals {
         let sum = |count: fn(&ClassCache) -> &Atomic<u64>| {
-            let caches = self.0.iter().map(|cache| &cache.classes[class]);
+            let caches = self.0.iter().map(|it| &it.0[class]);
             caches.fold(0u64, |sum, cache| {
                 sum.wrapping_add(count(cache).load(Relaxed))
             })
@@ -306,7 +279,7 @@ impl CpuCaches {
     /// Exchanges this CPU's stacks for others.
     pub(super) fn exchange(&self, stacks: &mut [(SizeClass, Stack)], irq: &LocalInterruptDisabled) {
         for (class, other) in stacks {
-            self.with(*class, irq, |stack, _| core::mem::swap(stack, other));
+            self.with(None, *class, irq, |stack, _| core::mem::swap(stack, other));
         }
     }
 }

@@ -122,12 +122,15 @@ impl Depot {
         let batch = self.within(reach).min(most as u32);
         let mut left = batch;
         while let (1.., Some(span)) = (left, spans.first()) {
-            spans.remove(span);
-            for slot in (0..left).map_while(|_| span.take(self.class)) {
-                taken(slot);
-                left -= 1;
+            let given = spans.change(span, |span| {
+                let slots = (0..left).map_while(|_| span.take(self.class));
+                slots.map(&mut taken).count() as u32
+            });
+            // That it has none, whatever its count says, ends it.
+            if given == 0 {
+                break;
             }
-            spans.add(span);
+            left -= given;
         }
         self.free.store(self.free() - (batch - left), Relaxed);
     }
@@ -186,9 +189,7 @@ impl Depot {
     ) {
         let mut spans = self.spans.lock();
         for (span, slot) in slots {
-            spans.remove(span);
-            span.put(self.class, slot);
-            spans.add(span);
+            spans.change(span, |span| span.put(self.class, slot));
             self.free.store(self.free() + 1, Relaxed);
             if span.home_slots() == self.per_span() && self.has_spare() {
                 self.unbind(&mut spans, stock, span);

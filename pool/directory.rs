@@ -85,19 +85,11 @@ impl Directory {
         Ok(())
     }
 
-    /// Enters `span` at its address, for which [`Self::prepare`] has been called.
-    pub(crate) fn insert(&self, span: &'static Span) {
-        self.set(span.base(), Some(span));
-    }
-
-    /// Removes the span at `base`: from now on its addresses are not ours.
-    pub(crate) fn remove(&self, base: Phys) {
-        self.set(base, None);
-    }
-
-    fn set(&self, addr: Phys, span: Option<&'static Span>) {
-        if let Some(leaf) = self.leaf(addr).and_then(Link::get) {
-            entry(leaf, addr).set(span);
+    /// Enters what is at `base` from now on, for which [`Self::prepare`] has been called: a span, or
+    /// nothing of ours.
+    pub(crate) fn set(&self, base: Phys, span: Option<&'static Span>) {
+        if let Some(leaf) = self.leaf(base).and_then(Link::get) {
+            entry(leaf, base).set(span);
         }
     }
 }
@@ -122,7 +114,7 @@ mod tests {
         directory.prepare(base, CHUNK_BYTES)?;
         let chunk = Chunk::for_test(base, SPANS_PER_CHUNK, 0)?;
         for span in chunk.spans() {
-            directory.insert(span);
+            directory.set(span.base(), Some(span));
         }
         Ok(chunk)
     }
@@ -175,13 +167,13 @@ mod tests {
         let base = Phys::new(3 * CHUNK_BYTES as u64);
         let chunk = enter(&directory, base)?;
         let second = base.add(SPAN_BYTES);
-        directory.remove(second);
+        directory.set(second, None);
         assert!(
             directory.get(second).is_none() && directory.get(second.add(SPAN_BYTES - 1)).is_none()
         );
         assert!(directory.get(base).is_some() && directory.get(second.add(SPAN_BYTES)).is_some());
         let span = chunk.spans().nth(1).ok_or(ENOENT)?;
-        directory.insert(span);
+        directory.set(span.base(), Some(span));
         assert!(directory
             .get(second)
             .is_some_and(|found| core::ptr::eq(found, span)));

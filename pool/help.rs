@@ -86,8 +86,8 @@ impl Pool {
             .take_from(class, Reach::Ready)
             .or_else(|| self.take_larger(class, Reach::Surplus))
             .or_else(|| self.take_from(class, reserve(class)));
-        let is_low = |node: &Node| node.stock().is_low() || node.depot(class).is_low();
-        if self.nodes().any(is_low) {
+        let has_news = |node: &Node| node.stock().has_news() || node.depot(class).is_low();
+        if self.nodes().any(has_news) {
             // Only now, with interrupts enabled as they were: otherwise the thread that is woken has
             // to wait for the next tick.
             self.bell.ring();
@@ -141,7 +141,7 @@ impl Pool {
         } else {
             1
         };
-        self.caches.with(class, irq, |stack, _| {
+        self.caches.with(None, class, irq, |stack, _| {
             let batch = stack.limit().div_ceil(2).min(share);
             stack.set_limit((stack.limit() * 2).min(share));
             let depot = node.depot(class);
@@ -214,7 +214,7 @@ impl Pool {
             home.map_or(1, |node| self.share(node, class))
         };
         let take_home = |slots: &[FreeSlot]| self.take_home(class, slots);
-        self.caches.with(class, irq, |stack, _| {
+        self.caches.with(None, class, irq, |stack, _| {
             if !closed && stack.can_grow() && share() > stack.limit() {
                 stack.set_limit(stack.limit() * 2);
             } else {
@@ -232,7 +232,7 @@ impl Pool {
     }
 
     /// Takes slots of `class` home, each to its own span on its own node.
-    fn take_home(&self, class: SizeClass, slots: &[FreeSlot]) {
+    pub(super) fn take_home(&self, class: SizeClass, slots: &[FreeSlot]) {
         let with_home = |slot: &FreeSlot| {
             let span = self.directory.get(slot.base)?;
             Some((self.nodes.get(span.chunk()?.node())?, span, *slot))
@@ -244,22 +244,18 @@ impl Pool {
             let of_node = of_node.map(|(_, span, slot)| (span, slot));
             node.depot(class).put(node.stock(), of_node);
         }
-        if self.nodes().any(|node| node.stock().is_high()) {
+        if self.nodes().any(|node| node.stock().has_news()) {
             self.bell.ring();
         }
     }
 
     /// Takes home what this CPU holds, or a CPU that is dead. Any context but NMI.
     pub(crate) fn drain(&self, dead: Option<&DeadCpu>) {
-        let cpu = dead.map_or_else(|| CpuId::current().as_u32(), DeadCpu::id);
-        // What changes from here on counts as not drained.
-        let activity = self.caches.activity(cpu);
         for class in SizeClass::ALL {
             let irq = local_interrupt_disable();
             let take_home = |slots: &[FreeSlot]| self.take_home(class, slots);
             self.caches.drain(dead, class, &irq, take_home);
         }
-        self.caches.note_drained(cpu, activity);
     }
 
     /// All nodes, that of this CPU first.

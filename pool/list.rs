@@ -70,6 +70,15 @@ impl<T: Linked, const LEVELS: usize> Lists<T, LEVELS> {
         }
     }
 
+    /// Does `f` to `item`, which is here or whose level is none, and moves it to the level that it has
+    /// after that.
+    pub(crate) fn change<R>(&mut self, item: &'static T, f: impl FnOnce(&'static T) -> R) -> R {
+        self.remove(item);
+        let result = f(item);
+        self.add(item);
+        result
+    }
+
     /// Removes `item`, whose level must be the one that it was added with.
     pub(crate) fn remove(&mut self, item: &'static T) {
         let Some(head) = self.head(item) else {

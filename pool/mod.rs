@@ -83,16 +83,16 @@ use stats::Stats;
 /// The allocator.
 #[pin_data]
 pub(crate) struct Pool {
-    directory: Directory,
+    pub(crate) directory: Directory,
     /// Where devices see the last byte that `directory` has an entry for.
     last_address: u64,
-    caches: CpuCaches,
+    pub(crate) caches: CpuCaches,
     #[pin]
     gates: Gates,
     /// By number, at least one.
     nodes: KVec<Pin<KBox<Node>>>,
-    stats: Stats,
-    refusals: Refusals,
+    pub(crate) stats: Stats,
+    pub(crate) refusals: Refusals,
     /// The kinds of misuse that were reported.
     reported: [Atomic<bool>; KINDS],
     /// Rung when a stock runs low.
@@ -161,9 +161,7 @@ impl Pool {
             return Err(NotMade::Legacy);
         };
         let (slot, class) = match self.take(layout.class) {
-            Ok((slot, class)) if dev.reaches(slot.base.add(layout.offset), request.size) => {
-                (slot, class)
-            }
+            Ok(it) if dev.reaches(it.0.base.add(layout.offset), request.size) => it,
             Err(NotMade::Refused) => return Err(self.refuse(dev, request, Some(layout.class))),
             unserved => {
                 if let Ok((slot, class)) = unserved {

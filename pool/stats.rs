@@ -27,9 +27,12 @@ impl Counter {
 
     /// Raises it to `value`. To be called by one thread.
     pub(crate) fn raise_to(&self, value: u64) {
-        if value > self.get() {
-            self.0.store(value, Relaxed);
-        }
+        self.set(value.max(self.get()));
+    }
+
+    /// Sets it to `value`. To be called by one thread.
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
     }
 
     /// The count so far.
@@ -80,7 +83,7 @@ pub(crate) struct Stats {
     /// Times that there was no memory for a chunk, and that there was for a single span only.
     pub(crate) allocation_failures: Counter,
     pub(crate) single_spans: Counter,
-    /// Bytes in an unknown state, which nobody will use again.
+    /// Bytes that are in no stock and were shared, in a state that nobody knows.
     pub(crate) leaked_bytes: Counter,
     /// Mappings left to the legacy pool because no slot can hold them.
     pub(crate) oversize: Counter,

@@ -59,10 +59,11 @@ pub(crate) struct Stock {
     ring_below: Atomic<u32>,
     /// From how many unbound spans on kccd wants to know; `u32::MAX` while it looks anyway.
     high: Atomic<u32>,
-    /// What only mappings take that find nothing else, and below that, what only large ones take.
-    reserve: Atomic<u32>,
-    large_reserve: Atomic<u32>,
+    /// How many unbound spans are beyond each reach.
+    kept: [Atomic<u32>; REACHES],
 }
+
+const REACHES: usize = Reach::Last as usize + 1;
 
 /// How deep a mapping may reach into a depot, and into the stock behind it for a span to bind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,8 +93,7 @@ impl Stock {
             low: Atomic::new(0),
             ring_below: Atomic::new(0),
             high: Atomic::new(u32::MAX),
-            reserve: Atomic::new(0),
-            large_reserve: Atomic::new(0),
+            kept: [u32::MAX, u32::MAX, 0, 0, 0].map(Atomic::new),
         })
     }
 
@@ -126,11 +126,12 @@ impl Stock {
         self.window.store(next, Relaxed);
     }
 
-    /// Sets how many spans the watermark keeps unbound, and the reserves.
+    /// Sets how many spans the watermark keeps unbound, and the reserves: what only mappings take that
+    /// find nothing else, and below that, what only large ones take.
     pub(crate) fn set_levels(&self, low: u32, reserve: u32, large_reserve: u32) {
         self.low.store(low, Relaxed);
-        self.reserve.store(reserve, Relaxed);
-        self.large_reserve.store(large_reserve, Relaxed);
+        self.kept[Reach::Ready as usize].store(reserve + large_reserve, Relaxed);
+        self.kept[Reach::Reserve as usize].store(large_reserve, Relaxed);
     }
 
     /// How many spans the watermark keeps unbound.
@@ -144,32 +145,21 @@ impl Stock {
             .saturating_sub(self.low().max(self.bound() / BESIDE_USED))
     }
 
-    /// Whether kccd should know how few spans are unbound.
-    pub(crate) fn is_low(&self) -> bool {
-        self.unbound() < self.ring_below.load(Relaxed)
-    }
-
     /// Sets when kccd wants to know: below `low` unbound spans, and from `high` on.
     pub(crate) fn listen(&self, low: u32, high: Option<u32>) {
         self.ring_below.store(low, Relaxed);
         self.high.store(high.unwrap_or(u32::MAX), Relaxed);
     }
 
-    /// Whether kccd should know how many spans are unbound.
-    pub(super) fn is_high(&self) -> bool {
-        self.unbound() >= self.high.load(Relaxed)
+    /// Whether kccd should know how few or how many spans are unbound.
+    pub(super) fn has_news(&self) -> bool {
+        !(self.ring_below.load(Relaxed)..self.high.load(Relaxed)).contains(&self.unbound())
     }
 
     /// How many spans a mapping can reach.
     pub(crate) fn within(&self, reach: Reach) -> u32 {
-        let large = self.large_reserve.load(Relaxed);
-        let kept = match reach {
-            Reach::Surplus | Reach::Bound => return 0,
-            Reach::Ready => large + self.reserve.load(Relaxed),
-            Reach::Reserve => large,
-            Reach::Last => 0,
-        };
-        self.unbound().saturating_sub(kept)
+        self.unbound()
+            .saturating_sub(self.kept[reach as usize].load(Relaxed))
     }
 
     /// Takes a span for a depot to bind.
@@ -179,9 +169,7 @@ impl Stock {
             return None;
         }
         let chunk = chunks.first()?;
-        chunks.remove(chunk);
-        let span = chunk.take();
-        chunks.add(chunk);
+        let span = chunks.change(chunk, Chunk::take);
         self.count(-1, 1);
         for peak in [
             &self.peaks[self.window.load(Relaxed) as usize % WINDOWS],
@@ -198,9 +186,7 @@ impl Stock {
             return;
         };
         let mut chunks = self.chunks.lock();
-        chunks.remove(chunk);
-        chunk.put(span);
-        chunks.add(chunk);
+        chunks.change(chunk, |chunk| chunk.put(span));
         self.count(1, -1);
     }
 

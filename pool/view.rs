@@ -9,10 +9,7 @@ use super::{
         SPAN_BYTES, //
     },
     depot::Depot,
-    directory::Directory,
     node::Node,
-    refusal::Refusals,
-    stats::Stats,
     Pool, //
 };
 use kernel::page::PAGE_SIZE;
@@ -37,49 +34,24 @@ impl Pool {
         self.nodes.iter().map(|node| &**node)
     }
 
-    /// The table of all spans.
-    pub(crate) fn directory(&self) -> &Directory {
-        &self.directory
-    }
-
-    /// The counters.
-    pub(crate) fn stats(&self) -> &Stats {
-        &self.stats
-    }
-
     /// What kccd is woken by.
     pub(crate) fn bell(&self) -> &Bell {
         &self.bell
     }
 
-    /// What was refused.
-    pub(crate) fn refusals(&self) -> &Refusals {
-        &self.refusals
-    }
-
     /// Spans that would be unbound if CPUs held no slots, roughly; 0 if they hold none.
     pub(crate) fn cached_spans(&self) -> u32 {
-        let (mut cached, mut spans) = (0u64, 0u32);
-        for class in SizeClass::ALL {
+        let of_class = |class: SizeClass| {
             let sum = |count: fn(&Depot) -> u32| -> u64 {
-                self.nodes()
-                    .map(|node| u64::from(count(node.depot(class))))
-                    .sum()
+                let depots = self.nodes().map(|node| node.depot(class));
+                depots.map(|depot| u64::from(count(depot))).sum()
             };
             let (slots, used) = (sum(Depot::slots), self.caches.totals(class).used());
+            let cached = slots.saturating_sub(sum(Depot::free)).saturating_sub(used);
             let per_span = class.slots_per_span() as u64;
-            cached += slots.saturating_sub(sum(Depot::free)).saturating_sub(used);
-            spans += (slots / per_span).saturating_sub(used.div_ceil(per_span)) as u32;
-        }
-        if cached > 0 {
-            spans
-        } else {
-            0
-        }
-    }
-
-    /// The CPUs that may hold slots which they did not use since they were drained.
-    pub(crate) fn active_cpus(&self) -> impl Iterator<Item = u32> + '_ {
-        self.caches.active()
+            let unused = (slots / per_span).saturating_sub(used.div_ceil(per_span));
+            unused.min(cached) as u32
+        };
+        SizeClass::ALL.into_iter().map(of_class).sum()
     }
 }

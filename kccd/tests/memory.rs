@@ -4,10 +4,8 @@
 
 use crate::{
     glue,
-    kccd::{
-        memory::Holdings,
-        Kccd, //
-    },
+    glue::memory::PrivateMemory,
+    kccd::Kccd,
     pool::{
         class::{
             CHUNK_BYTES,
@@ -25,17 +23,15 @@ use kernel::{
 };
 
 /// A pool of its own, and kccd without its thread.
-fn kccd() -> Result<(Pin<KBox<Kccd>>, Holdings)> {
-    let pool = glue::leak(KBox::pin_init(Pool::new(1), GFP_KERNEL)?);
-    let kccd = KBox::pin_init(Kccd::new(pool), GFP_KERNEL)?;
-    Ok((kccd, Holdings::new(1)?))
+fn kccd() -> Result<Kccd> {
+    Kccd::new(glue::leak(KBox::pin_init(Pool::new(1), GFP_KERNEL)?))
 }
 
 /// Waits for the end of the grace period and makes a chunk private.
-fn make_private(kccd: &Kccd, holdings: &mut Holdings) -> Option<bool> {
+fn make_private(kccd: &mut Kccd) -> Option<bool> {
     for _ in 0..1000 {
-        if holdings.has_left() {
-            return kccd.make_one_private(holdings).map(|(done, _)| done);
+        if kccd.holdings.has_left() {
+            return kccd.make_one_private();
         }
         fsleep(Delta::from_millis(5));
     }
@@ -48,42 +44,63 @@ mod tests {
 
     #[test]
     fn a_chunk_is_shared_and_made_private() -> Result {
-        let (kccd, mut holdings) = kccd()?;
+        let mut kccd = kccd()?;
         let pool = kccd.pool;
         let stock = || pool.nodes().next().map(|node| node.stock());
         let unbound = || stock().map_or(0, |stock| stock.unbound() as usize);
         for round in 1..=2 {
-            assert!(kccd
-                .grow_node(&mut holdings, 0)
-                .is_ok_and(|ns| ns.is_some()));
+            assert!(kccd.grow_node(0).is_ok());
             assert_eq!(unbound(), SPANS_PER_CHUNK);
             assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);
-            assert_eq!(kccd.remove(&mut holdings, 0), CHUNK_BYTES);
+            assert_eq!(kccd.remove(0), CHUNK_BYTES);
             assert_eq!(unbound(), 0);
             // It counts until it is private.
-            assert_eq!(holdings.leaving_bytes(), CHUNK_BYTES as u64);
-            assert_eq!(make_private(&kccd, &mut holdings), Some(true));
-            assert_eq!(holdings.leaving_bytes(), 0);
-            let stats = pool.stats();
+            assert_eq!(kccd.holdings.bytes(), CHUNK_BYTES as u64);
+            assert_eq!(make_private(&mut kccd), Some(true));
+            assert_eq!(kccd.holdings.bytes(), 0);
+            let stats = &pool.stats;
             assert!(stats.shared.done.get() == round && stats.given_back.done.get() == round);
         }
-        assert_eq!(kccd.remove(&mut holdings, 0), 0);
+        assert_eq!(kccd.remove(0), 0);
         Ok(())
     }
 
     #[test]
     fn what_is_leaving_is_taken_back_at_no_cost() -> Result {
-        let (kccd, mut holdings) = kccd()?;
+        let mut kccd = kccd()?;
         let pool = kccd.pool;
-        assert!(kccd.grow_node(&mut holdings, 0).is_ok());
-        let conversions = pool.stats().shared.done.get();
-        assert_eq!(kccd.remove(&mut holdings, 0), CHUNK_BYTES);
-        assert!(kccd.grow_node(&mut holdings, 0) == Ok(None));
-        assert_eq!(holdings.leaving_bytes(), 0);
+        assert!(kccd.grow_node(0).is_ok());
+        let conversions = pool.stats.shared.done.get();
+        assert_eq!(kccd.remove(0), CHUNK_BYTES);
+        assert!(kccd.grow_node(0).is_ok());
+        assert_eq!(kccd.holdings.bytes(), 0);
         assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);
-        assert_eq!(pool.stats().shared.done.get(), conversions);
-        kccd.remove(&mut holdings, 0);
-        assert_eq!(make_private(&kccd, &mut holdings), Some(true));
+        assert_eq!(pool.stats.shared.done.get(), conversions);
+        kccd.remove(0);
+        assert_eq!(make_private(&mut kccd), Some(true));
+        Ok(())
+    }
+
+    #[test]
+    fn refused_memory_counts_and_is_shared_before_any_other_is_private() -> Result {
+        let mut kccd = kccd()?;
+        let pool = kccd.pool;
+        let memory = PrivateMemory::new(0, CHUNK_BYTES).ok_or(ENOMEM)?;
+        pool.directory.prepare(memory.base(), CHUNK_BYTES)?;
+        assert!(kccd.grow_node(0).is_ok());
+        assert_eq!(kccd.remove(0), CHUNK_BYTES);
+        kccd.holdings.refuse(memory.into(), 0);
+        assert_eq!(kccd.holdings.bytes(), 2 * CHUNK_BYTES as u64);
+        assert!(kccd.holdings.has_counted(0));
+        // What left is not touched before the other is known to be shared.
+        assert_eq!(make_private(&mut kccd), Some(true));
+        assert_eq!(pool.stats.given_back.done.get(), 0);
+        assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);
+        assert_eq!(kccd.holdings.bytes(), CHUNK_BYTES as u64);
+        assert_eq!(make_private(&mut kccd), Some(true));
+        assert_eq!(kccd.holdings.bytes(), 0);
+        kccd.remove(0);
+        assert_eq!(make_private(&mut kccd), Some(true));
         Ok(())
     }
 }

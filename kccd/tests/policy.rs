@@ -13,10 +13,7 @@ use crate::{
         NodeView,
         View, //
     },
-    pool::class::{
-        CHUNK_BYTES,
-        SPAN_BYTES, //
-    },
+    pool::class::CHUNK_BYTES, //
 };
 use kernel::prelude::*;
 
@@ -28,15 +25,11 @@ mod tests {
     const SPANS: u32 = 16;
     const NOW: u64 = 10_000;
 
-    fn bytes(spans: u32) -> u64 {
-        u64::from(spans) * SPAN_BYTES as u64
-    }
-
     /// A node with so many spans bound, all of whose slots are used, and so many unbound.
     fn node(bound: u32, unbound: u32) -> NodeView {
         NodeView {
-            watermark_bytes: bytes(SPANS),
-            ready_bytes: bytes(unbound),
+            watermark: SPANS,
+            ready: unbound,
             unbound,
             bound,
             demand: bound,
@@ -65,7 +58,7 @@ mod tests {
             ..full
         };
         let partly_used = NodeView {
-            ready_bytes: bytes(SPANS),
+            ready: SPANS,
             ..node(20, 7)
         };
         let late = |it: NodeView, grow_at_ms| NodeView { grow_at_ms, ..it };
@@ -138,20 +131,23 @@ mod tests {
     fn the_cap_stops_growth_and_nothing_else() {
         let lacking = node(20, 8);
         let chunk = CHUNK_BYTES as u64;
-        for (shared_bytes, leaked_bytes, action) in [
-            (9 * chunk, 0, Grow(0)),
-            (9 * chunk + 1, 0, Sleep(None)),
-            (8 * chunk, chunk, Grow(0)),
-            (8 * chunk, 2 * chunk, Sleep(None)),
-            (u64::MAX / 4, 0, Sleep(None)),
+        for (shared_bytes, action) in [
+            (9 * chunk, Grow(0)),
+            (9 * chunk + 1, Sleep(None)),
+            (u64::MAX / 4, Sleep(None)),
         ] {
             let view = View {
                 shared_bytes,
-                leaked_bytes,
                 max_bytes: 10 * chunk,
                 ..view()
             };
             assert_eq!(next(&[lacking], &view), action);
+            // What counts already needs no room.
+            let counted = NodeView {
+                has_counted: true,
+                ..lacking
+            };
+            assert_eq!(next(&[counted], &view), Grow(0));
             let idle = NodeView {
                 demand: 0,
                 ..node(0, SPANS + 4)
@@ -285,14 +281,14 @@ mod tests {
 
     #[test]
     fn reserves_are_an_eighth_within_limits() {
-        for (bytes, reserved) in [
+        for (watermark, reserved) in [
             (0, (0, 1)),
-            (2 << 20, (0, 1)),
-            (20 << 20, (5, 5)),
-            (1 << 30, (64, 8)),
-            (1 << 44, (64, 8)),
+            (4, (0, 1)),
+            (40, (5, 5)),
+            (2048, (64, 8)),
+            (u32::MAX, (64, 8)),
         ] {
-            assert_eq!(reserves(bytes), reserved);
+            assert_eq!(reserves(watermark), reserved);
         }
         assert!(share(10, 3) == 4 && share(0, 3) == 0 && share(10, 0) == 10);
     }

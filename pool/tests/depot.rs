@@ -189,6 +189,16 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_count_ends_the_batch() -> Result {
+        let bench = Bench::new(K4, 1)?;
+        let slots = bench.take(READY, 128)?;
+        // As nothing does: the span has one slot at home, and counts two.
+        bench.put(&[slots[0], slots[0]]);
+        assert_eq!(bench.take(READY, 2)?.len(), 1);
+        Ok(())
+    }
+
+    #[test]
     fn counts_are_those_of_the_spans() -> Result {
         let bench = Bench::new(K8, 1)?;
         let mut taken = bench.take(READY, 64)?;

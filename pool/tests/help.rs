@@ -6,21 +6,21 @@ use super::{
     Bench,
     Cpu, //
 };
-use crate::{
-    kccd::watermark::Watermark,
-    pool::{
-        class::{
-            SizeClass,
-            SizeClass::*,
-            CHUNK_BYTES,
-            SPANS_PER_CHUNK, //
-        },
-        help::Found,
-        span::FreeSlot,
-        NotMade, //
+use crate::pool::{
+    class::{
+        SizeClass,
+        SizeClass::*,
+        CHUNK_BYTES,
+        SPANS_PER_CHUNK, //
     },
+    help::Found,
+    span::FreeSlot,
+    NotMade, //
 };
-use kernel::prelude::*;
+use kernel::{
+    interrupt::local_interrupt_disable,
+    prelude::*, //
+};
 
 /// Takes slots until there is none, or `most`.
 fn take_all(bench: &Bench, cpu: &mut Cpu, class: SizeClass, most: usize) -> Result<KVec<Found>> {
@@ -149,8 +149,8 @@ mod tests {
     fn all_of_256_cpus_get_a_slot_of_the_default() -> Result {
         const CPUS: usize = 256;
         let mut bench = Bench::new(1)?;
-        let watermark = Watermark::for_guest(1 << 40, CPUS).bytes(0);
-        bench.give(0, watermark as usize / CHUNK_BYTES)?;
+        // What Watermark::for_guest() asks for.
+        bench.give(0, (268 << 20) / CHUNK_BYTES)?;
         let mut cpus = KVec::new();
         for _ in 0..CPUS {
             cpus.push(Cpu::new(&[K4])?, GFP_KERNEL)?;
@@ -244,17 +244,37 @@ mod tests {
         let mut bench = Bench::new(1)?;
         let mut cpu = Cpu::new(&SizeClass::ALL)?;
         bench.give(0, 1)?;
-        assert!(bench.pool.active_cpus().next().is_none());
+        assert!(bench.pool.caches.active().next().is_none());
         assert_eq!(bench.pool.cached_spans(), 0);
         for class in [B512, K4, K64] {
             let found = take_all(&bench, &mut cpu, class, 1)?;
             put_all(&bench, &mut cpu, &found);
         }
-        assert_eq!(bench.pool.active_cpus().count(), 1);
+        assert_eq!(bench.pool.caches.active().count(), 1);
         assert!(bench.pool.cached_spans() == 3 && bench.unbound(0) == 1);
         cpu.run(&bench, |pool| pool.drain(None));
-        assert!(bench.pool.active_cpus().next().is_none());
+        assert!(bench.pool.caches.active().next().is_none());
         assert!(bench.pool.cached_spans() == 0 && bench.unbound(0) == 4);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_drained_is_still_seen() -> Result {
+        let mut bench = Bench::new(1)?;
+        let mut cpu = Cpu::new(&[K4, K8])?;
+        bench.give(0, 1)?;
+        for class in [K4, K8] {
+            let found = take_all(&bench, &mut cpu, class, 1)?;
+            put_all(&bench, &mut cpu, &found);
+        }
+        for (class, active) in [(K4, 1), (K8, 0)] {
+            cpu.run(&bench, |pool| {
+                let irq = local_interrupt_disable();
+                let take_home = |slots: &[FreeSlot]| pool.take_home(class, slots);
+                pool.caches.drain(None, class, &irq, take_home);
+            });
+            assert_eq!(bench.pool.caches.active().count(), active);
+        }
         Ok(())
     }
 

@@ -52,7 +52,7 @@ impl Bench {
             self.pool.directory.prepare(base, CHUNK_BYTES)?;
             let chunk = Chunk::for_test(base, SPANS_PER_CHUNK, node)?;
             for span in chunk.spans() {
-                self.pool.directory.insert(span);
+                self.pool.directory.set(span.base(), Some(span));
             }
             self.node(node).stock().add(chunk);
             self.chunks += 1;

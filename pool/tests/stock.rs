@@ -123,6 +123,25 @@ mod tests {
     }
 
     #[test]
+    fn kccd_hears_of_what_is_below_or_above() -> Result {
+        let stock = stock(&[4, 4])?;
+        // Nobody listens yet.
+        assert!(!stock.has_news());
+        // Below how many and from how many of the 8 spans on it wants to know.
+        for (low, high, has_news) in [
+            (8, None, false),
+            (9, None, true),
+            (0, Some(9), false),
+            (0, Some(8), true),
+            (8, Some(9), false),
+        ] {
+            stock.listen(low, high);
+            assert_eq!(stock.has_news(), has_news);
+        }
+        Ok(())
+    }
+
+    #[test]
     fn a_quarter_of_what_is_used_cannot_be_spared() -> Result {
         let stock = stock(&[4, 4, 4])?;
         stock.set_levels(1, 0, 0);

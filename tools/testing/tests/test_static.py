@@ -205,7 +205,7 @@ def test_executables():
 # Of the code that the kernel runs: lines of Rust, of a Rust source with its tests, and
 # of the C glue, which was that large before there were spans.
 # The aim for the logic is 2,800 lines; until then it only shrinks.
-RUST_LOGIC = 3660
+RUST_LOGIC = 3582
 RUST_FILE = 400
 C_GLUE = 324
 
@@ -325,6 +325,17 @@ def _crate_paths(path: Path) -> set[str]:
     return {
         each.removeprefix(top) for each in found for top in tops if each.startswith(top)
     }
+
+
+def test_pool_knows_nothing_of_kccd():
+    """Nor do its tests."""
+    bad = [
+        _name(path)
+        for path in _of(".rs")
+        if path.relative_to(vm.ROOT).parts[0] == "pool"
+        and "kccd::" in _count_logic().plain(path.read_text(encoding="utf-8"))
+    ]
+    assert not bad, bad
 
 
 @pytest.mark.parametrize("folder", LAYERS)
