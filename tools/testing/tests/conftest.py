@@ -14,6 +14,9 @@ import vm  # noqa: E402
 # The quick ones first: a slip is seen before the first guest has booted.
 ORDER = (
     "test_static",
+    "test_stat",
+    "test_stat_log",
+    "test_stat_live",
     "test_setup",
     "test_install_tree",
     "test_kernel_build",
