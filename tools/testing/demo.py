@@ -200,12 +200,13 @@ class Report:
         fallbacks = 0
         for row in self.classes:
             count = {key: int(row[key]) for key in row if key != "class"}
-            fallbacks += count["fallback_larger"]
+            larger = count["fallback_larger"]
+            fallbacks += larger
             print(
-                f"  {row['class']:<6}{count['mapped']:>12,}{count['fallback_larger']:>19,}"
+                f"  {row['class']:<6}{count['mapped']:>12,}{larger:>19,}"
                 f"{count['in_use']:>13,}{count['slots'] - count['in_use']:>12,}"
             )
-        print(f"  total {self.count('bounced'):>12,}{fallbacks:>19,}")
+        print(f"  total {self.count('mapped'):>12,}{fallbacks:>19,}")
         ready = mib(self.count("unbound_bytes"))
         print(f"  ready for any class, beside these: {ready}")
 
@@ -233,7 +234,7 @@ class Report:
             print(f"  {what:<50}{self.count(key):>8}")
 
     def _show_trace(self) -> None:
-        print(f"\nswiotlb_unbounced, {SAMPLES} of {self.count('unbounced'):,}")
+        print(f"\nswiotlb_unbounced, {SAMPLES} of {self.count('unmapped'):,}")
         for line in self.trace[:SAMPLES]:
             print("  " + line.partition("swiotlb_unbounced: ")[2])
 

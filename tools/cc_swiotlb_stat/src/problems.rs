@@ -64,7 +64,7 @@ pub fn problems(samples: &[Sample]) -> Vec<Problem> {
     }
     if let Some(leaked @ 1..) = now.pool.leaked_bytes {
         let leaked = text::bytes(leaked);
-        add(Critical, format!("{leaked} lost until reboot"), HOST);
+        add(Critical, format!("{leaked} in an unknown state"), HOST);
     }
     if let (Some(bound), Some(max @ 1..)) = (now.pool.bound_bytes, now.pool.max_bytes) {
         if bound / 9 >= max / 10 {

@@ -58,7 +58,7 @@ values! {
     gauge unbound_bytes: "Shared memory that is ready for any size class",
     gauge in_use_bytes: "Slots that mappings hold, in bytes",
     gauge demand_bytes: "Most memory that was bound at a time of late",
-    gauge leaked_bytes: "Memory in an unknown state after a failed conversion, lost until reboot",
+    gauge leaked_bytes: "Memory in an unknown state after conversions that failed",
     gauge slots: "Slots of the size class",
     gauge free: "Slots that are free in the depots",
     gauge cached: "Slots that CPUs hold",

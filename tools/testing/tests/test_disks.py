@@ -160,7 +160,7 @@ def test_refused(options, word):
 
 
 def test_starved_sata():
-    """libata has a command tried again that cannot be mapped, and stops no port for it."""
+    """libata tries a command again that cannot be mapped, and stops no port for it."""
     result = vm.run(
         f"""
 {vm.wait_ready()}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """cc_swiotlb_stat: its logs, and the advice that it gives."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -34,13 +35,17 @@ def test_log(healthy, tmp_path):
     log.write_text("before\n")
     words = [tool(), "--log", log, "--interval", "0.2", "--sysfs", healthy]
     with subprocess.Popen(words) as process:
-        time.sleep(1.1)
+        for _ in range(100):
+            time.sleep(0.1)
+            if log.read_text().count("\n") > 4:
+                break
         process.kill()
     first, *lines = log.read_text().splitlines()
-    assert first == "before" and 5 <= len(lines) <= 7
+    assert first == "before" and len(lines) >= 4
     times = [json.loads(line)["time_ms"] for line in lines]
-    steps = [after - before for before, after in zip(times, times[1:], strict=False)]
-    assert all(150 < step < 250 for step in steps), steps
+    steps = [after - before for before, after in itertools.pairwise(times)]
+    # A busy host may make them longer.
+    assert all(step > 150 for step in steps), steps
     # It is no sample that stands in the first line.
     done = subprocess.run(
         [tool(), "--replay", log], capture_output=True, text=True, check=True

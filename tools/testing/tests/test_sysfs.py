@@ -10,6 +10,7 @@ ABI = vm.ROOT / "Documentation/ABI/testing/sysfs-kernel-mm-cc_swiotlb"
 TRACING = "/sys/kernel/tracing"
 # What changes by itself between two looks.
 LIVELY = ("free", "cached", "in_use", "in_use_bytes", "mapped", "unmapped")
+LIVELY += ("bound_bytes", "unbound_bytes")
 
 
 def _show_all(name: str) -> str:
@@ -74,13 +75,14 @@ def test_classes_add_up():
     """The totals are the sums over the classes."""
     files = _files("after")
     for name in ("mapped", "unmapped", "mapped_bytes", "bound_bytes"):
-        of_classes = [v for key, v in files.items() if re.fullmatch(f"slots-.*/{name}", key)]
+        of_classes = [v for key, v in files.items() if key.endswith(f"B/{name}")]
         assert len(of_classes) == 10
         assert sum(map(int, of_classes)) == int(files[name]), name
     for folder in {key.partition("/")[0] for key in files if "/" in key}:
         size = re.fullmatch(r"slots-(\d+)(B|kB)", folder)
         size = int(size[1]) << (10 if size[2] == "kB" else 0)
-        row = {key.partition("/")[2]: int(v) for key, v in files.items() if folder in key}
+        names = [name for name in files if name.startswith(f"{folder}/")]
+        row = {name.partition("/")[2]: int(files[name]) for name in names}
         assert row["bound_bytes"] == row["slots"] * size
         assert row["mapped_bytes"] == row["mapped"] * size
         assert row["in_use"] == row["mapped"] - row["unmapped"]

@@ -225,9 +225,7 @@ def kdir(debug: bool = False) -> Path:
     return Path(done.stdout.strip())
 
 
-def build_module(
-    name: str, debug: bool, output: Path, parent: Path = TESTING
-) -> Path:
+def build_module(name: str, debug: bool, output: Path, parent: Path = TESTING) -> Path:
     """A test module, `name` being its folder, for one of the kernels."""
     output.mkdir(parents=True, exist_ok=True)
     folder = kdir(debug)
