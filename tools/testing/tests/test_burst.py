@@ -117,11 +117,11 @@ worker 0 1 dr -1 0 2 5
 round 1 start 30000
 worker 1 0 dr 100 3 0 0
 worker 1 1 dr 110 3 0 0
-sample 9900 shared_bytes=20000000 refused=0 4K.used=0 4K.bounced=0 disk_read_bytes=0
-sample 11000 4K.used=100 4K.bounced=300 refused=9 disk_read_bytes=409600
-sample 31000 4K.used=90 4K.bounced=500 disk_read_bytes=819200
-sample 32000 refused=12 4K.used=0
-sample 33000 4K.used=200 refused=15
+sample 9900 shared_bytes=20000000 refused=0 4K.in_use=0 4K.mapped=0 disk_read_bytes=0
+sample 11000 4K.in_use=100 4K.mapped=300 refused=9 disk_read_bytes=409600
+sample 31000 4K.in_use=90 4K.mapped=500 disk_read_bytes=819200
+sample 32000 refused=12 4K.in_use=0
+sample 33000 4K.in_use=200 refused=15
 ended 34000
 """
 
@@ -138,7 +138,7 @@ def test_samples_are_read():
     assert (run.refused_in(0), run.refused_in(1)) == (9, 6)
     # The second round held more than the first at one time.
     assert run.refused_again() == 0
-    less = report.Report(SAMPLES.replace("4K.used=200", "4K.used=100"))
+    less = report.Report(SAMPLES.replace("4K.in_use=200", "4K.in_use=100"))
     assert less.refused_again() == 6
 
 
