@@ -53,13 +53,16 @@ static MAX_BYTES: Atomic<u64> = Atomic::new(0);
 static IDLE_MS: Atomic<u32> = Atomic::new(PRICED);
 static ZERO_FROM_DEVICE: Atomic<u32> = Atomic::new(0);
 
+/// What sets a parameter, and the text that the kernel was configured with.
+type Configured = (fn(&[u8]) -> Result, &'static [u8]);
+
 /// Whether what the kernel was configured with has been set.
 static CONFIGURED: Atomic<bool> = Atomic::new(false);
 
 /// Sets what the kernel was configured with, the first time that it is called: before the command line
 /// sets anything, and before anything is read.
 pub(crate) fn configure() {
-    const DEFAULTS: [(fn(&[u8]) -> Result, &[u8]); 4] = [
+    const DEFAULTS: [Configured; 4] = [
         (set_watermark, bindings::CONFIG_CC_SWIOTLB_WATERMARK),
         (set_max, bindings::CONFIG_CC_SWIOTLB_MAX),
         (set_idle, bindings::CONFIG_CC_SWIOTLB_IDLE_MS),
