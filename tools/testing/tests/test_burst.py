@@ -32,12 +32,12 @@ MIB = 1 << 20
 
 @vm.once
 def _slow(impl: str, _number: int) -> report.Report:
+    # The same load for all: readers that have ended leave the pool to the others.
+    load = f"-t {SLOW_S}"
     if impl == "cc":
-        return guest.run(guest.Burst(load=f"-t {SLOW_S}", **SLOW))
-    # It only matters when the first transfers are done.
+        return guest.run(guest.Burst(load=load, **SLOW))
     start = _slow("cc", 0).start_shared
-    burst = guest.Burst(impl=impl, load="-t 2", start_bytes=start, **SLOW)
-    return guest.run(burst)
+    return guest.run(guest.Burst(impl=impl, load=load, start_bytes=start, **SLOW))
 
 
 @vm.once
