@@ -282,17 +282,9 @@ impl Pool {
         wanted: bool,
         for_cpu: bool,
     ) -> bool {
-        if wanted {
-            self.copy(dev, addr, size, for_cpu)
-        } else {
-            self.owns(addr)
+        if !wanted {
+            return self.owns(addr);
         }
-    }
-
-    /// Copies what [`Self::sync`] is asked for. Apart from it, so that a sync without a copy saves no
-    /// registers.
-    #[inline(never)]
-    fn copy(&self, dev: DmaDevice<'_>, addr: Phys, size: usize, for_cpu: bool) -> bool {
         // So that the memory stays shared until the copy is over, see design.rst.
         let _rcu = rcu::read_lock();
         let Some(span) = self.directory.get(addr) else {
