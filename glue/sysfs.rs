@@ -94,10 +94,10 @@ impl Folder {
     /// Makes files in it. May sleep.
     pub(crate) fn files(&self, files: &'static [File]) -> Result {
         files.iter().try_for_each(|file| {
-            // SAFETY: The kobject is there, and the attribute stays for ever.
-            to_result(unsafe {
-                bindings::sysfs_create_file_ns(self.0, &file.raw.attr, ptr::null_mut())
-            })
+            // Of all of the file, which `show()` comes back to.
+            let attr = ptr::from_ref(file).cast();
+            // SAFETY: The kobject is there, and the file, which begins with its attribute, stays.
+            to_result(unsafe { bindings::sysfs_create_file_ns(self.0, attr, ptr::null_mut()) })
         })
     }
 }
