@@ -5,11 +5,13 @@
 //! Shared bytes can change at any time: they are copied by `memcpy()` and never become a
 //! reference, and nothing is decided by them.
 
+use super::device::DmaDevice;
 use crate::pool::slot::Mapping;
 use kernel::bindings;
 
 /// Copies a mapping to its slot.
 pub(crate) fn to_shared(mapping: &Mapping) {
+    let (shared, orig) = (mapping.shared().raw(), mapping.orig().raw());
     // SAFETY:
     // - By the type invariants of `Mapping` both ranges are memory that the kernel maps: the shared
     //   one belongs to a slot in use, whose chunk stays shared and in the direct map for so long; the
@@ -18,28 +20,15 @@ pub(crate) fn to_shared(mapping: &Mapping) {
     // - They do not overlap: the slot's pages were allocated for the slot alone.
     // - No reference to either exists on our side; that the driver or the host may write meanwhile is
     //   what `memcpy()` of DMA buffers always was.
-    unsafe {
-        bindings::memcpy(
-            bindings::cc_swiotlb_phys_to_virt(mapping.shared().raw()),
-            bindings::cc_swiotlb_phys_to_virt(mapping.orig().raw()),
-            mapping.size(),
-        );
-    }
+    unsafe { bindings::cc_swiotlb_copy(shared, orig, mapping.size()) };
 }
 
-/// Copies a mapping to its original buffer.
-pub(crate) fn to_private(mapping: &Mapping) {
-    // SAFETY: As for `to_shared()`. The device has initialised what it says it has, so that KMSAN is
-    // told so.
-    unsafe {
-        let shared = bindings::cc_swiotlb_phys_to_virt(mapping.shared().raw());
-        bindings::cc_swiotlb_unpoison(shared, mapping.size());
-        bindings::memcpy(
-            bindings::cc_swiotlb_phys_to_virt(mapping.orig().raw()),
-            shared,
-            mapping.size(),
-        );
-    }
+/// Copies a mapping to its original buffer, once what the device wrote has arrived.
+pub(crate) fn to_private(dev: DmaDevice<'_>, mapping: &Mapping) {
+    let (shared, orig) = (mapping.shared().raw(), mapping.orig().raw());
+    // SAFETY: As for `to_shared()`, and by its type invariant the device is valid. It has initialised
+    // what it says it has, so that KMSAN is told so.
+    unsafe { bindings::cc_swiotlb_copy_back(dev.as_raw(), orig, shared, mapping.size()) };
 }
 
 /// Fills the slot with zeroes where a mapping lies.

@@ -70,13 +70,13 @@ impl<'a> DmaDevice<'a> {
         unsafe { bindings::cc_swiotlb_serves(self.0) }
     }
 
-    /// Whether the device can address everything up to `last`, which is what
+    /// Whether the device is ours to serve and can address everything up to `last`, which is what
     /// [`last_address`] returned, and there is nothing else to it. Quicker than
     /// [`Self::reaches`], for most devices are like that.
     ///
     /// # Safety
     ///
-    /// The device must have a DMA mask, and must be served.
+    /// The device must have a DMA mask.
     pub(crate) unsafe fn reaches_all(self, last: u64) -> bool {
         // SAFETY: By the type invariant the device is valid; the rest by the safety requirement.
         unsafe { bindings::cc_swiotlb_reaches_all(self.0, last) }
@@ -92,12 +92,6 @@ impl<'a> DmaDevice<'a> {
             && first
                 .checked_add((size as u64).saturating_sub(1))
                 .is_some_and(|last| last <= limit)
-    }
-
-    /// Waits for what `arch_sync_dma_for_cpu()` began, before bytes that the device wrote are read.
-    pub(crate) fn flush(self) {
-        // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::cc_swiotlb_sync_flush(self.0) }
     }
 
     /// Makes the DMA API sync this device's mappings from now on: it has one that is bounced.

@@ -21,20 +21,32 @@ __rust_helper void *rust_helper_cc_swiotlb_phys_to_virt(phys_addr_t phys)
 	return phys_to_virt(phys);
 }
 
-__rust_helper phys_addr_t
-rust_helper_cc_swiotlb_page_to_phys(struct page *page)
+__rust_helper void rust_helper_cc_swiotlb_copy(phys_addr_t to, phys_addr_t from, size_t size)
+{
+	memcpy(phys_to_virt(to), phys_to_virt(from), size);
+}
+
+/* What a device wrote, see swiotlb_bounce(). */
+__rust_helper void
+rust_helper_cc_swiotlb_copy_back(struct device *dev, phys_addr_t to, phys_addr_t from, size_t size)
+{
+	if (!dev_is_dma_coherent(dev))
+		arch_sync_dma_flush();
+	kmsan_unpoison_memory(phys_to_virt(from), size);
+	memcpy(phys_to_virt(to), phys_to_virt(from), size);
+}
+
+__rust_helper phys_addr_t rust_helper_cc_swiotlb_page_to_phys(struct page *page)
 {
 	return page_to_phys(page);
 }
 
-__rust_helper unsigned int
-rust_helper_cc_swiotlb_min_align_mask(struct device *dev)
+__rust_helper unsigned int rust_helper_cc_swiotlb_min_align_mask(struct device *dev)
 {
 	return dma_get_min_align_mask(dev);
 }
 
-__rust_helper unsigned long
-rust_helper_cc_swiotlb_seg_boundary(struct device *dev)
+__rust_helper unsigned long rust_helper_cc_swiotlb_seg_boundary(struct device *dev)
 {
 	return dma_get_seg_boundary(dev);
 }
@@ -58,11 +70,11 @@ __rust_helper bool rust_helper_cc_swiotlb_serves(struct device *dev)
 	return !dev->dma_io_tlb_mem->for_alloc;
 }
 
-/* Whether the device reaches up to there, and nothing else is to be done for it. */
-__rust_helper bool
-rust_helper_cc_swiotlb_reaches_all(struct device *dev, dma_addr_t last)
+/* Whether it also reaches up to there, and nothing else is to be done for it. */
+__rust_helper bool rust_helper_cc_swiotlb_reaches_all(struct device *dev, dma_addr_t last)
 {
-	return !IS_ENABLED(CONFIG_ARCH_HAS_PHYS_TO_DMA) &&
+	return !dev->dma_io_tlb_mem->for_alloc &&
+		!IS_ENABLED(CONFIG_ARCH_HAS_PHYS_TO_DMA) &&
 		dev_is_dma_coherent(dev) &&
 		*dev->dma_mask >= last && !dev->bus_dma_limit &&
 		!dev->dma_range_map;
@@ -81,18 +93,6 @@ __rust_helper u64 rust_helper_cc_swiotlb_dma_limit(struct device *dev)
 __rust_helper void rust_helper_cc_swiotlb_reset_need_sync(struct device *dev)
 {
 	dma_reset_need_sync(dev);
-}
-
-/* To be called before reading what a device wrote, see swiotlb_bounce(). */
-__rust_helper void rust_helper_cc_swiotlb_sync_flush(struct device *dev)
-{
-	if (!dev_is_dma_coherent(dev))
-		arch_sync_dma_flush();
-}
-
-__rust_helper void rust_helper_cc_swiotlb_unpoison(const void *addr, size_t len)
-{
-	kmsan_unpoison_memory(addr, len);
 }
 
 __rust_helper unsigned long rust_helper_cc_swiotlb_irq_save(void)

@@ -5,10 +5,14 @@
 //! The declarations are in include/linux/cc_swiotlb.h; `#[export]` checks them against these. All
 //! may be called from any context but NMI.
 
-use super::device::DmaDevice;
+use super::{
+    bounce,
+    device::DmaDevice, //
+};
 use crate::pool::{
     address::Phys,
     request::Request,
+    slot::Mapping,
     NotMade, //
 };
 use kernel::{
@@ -84,10 +88,10 @@ unsafe extern "C" fn __cc_swiotlb_map_at_hand(
 ) -> bindings::dma_addr_t {
     // SAFETY: By the safety requirement.
     let device = unsafe { DmaDevice::from_raw(dev) };
-    if let Some(pool) = crate::pool().filter(|_| device.is_served()) {
+    if let Some(pool) = crate::pool() {
         // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
         let request = unsafe { Request::from_raw(orig, size, 0, dir, attrs) };
-        // SAFETY: By the safety requirement the device has a DMA mask, and it is served.
+        // SAFETY: By the safety requirement the device has a DMA mask.
         if let Some(addr) = unsafe { pool.map_at_hand(device, &request) } {
             return device.address_of(addr);
         }
@@ -115,29 +119,38 @@ unsafe extern "C" fn __cc_swiotlb_unmap(
     crate::pool().is_some_and(|pool| pool.unmap(dev, Phys::new(addr), size, copy))
 }
 
-/// Copies a part of the mapping that `addr` lies in; returns whether it was ours.
+/// Copies a part of the mapping that `addr` lies in to its original buffer; returns whether it was
+/// ours.
 ///
 /// # Safety
 ///
 /// `dev` must be a valid device, and the buffer that was mapped must still be there.
 #[export]
-unsafe extern "C" fn __cc_swiotlb_sync(
+unsafe extern "C" fn __cc_swiotlb_sync_for_cpu(
     dev: *mut bindings::device,
     addr: bindings::phys_addr_t,
     size: usize,
-    dir: dma_data_direction,
-    for_cpu: bool,
 ) -> bool {
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
-    // With DMA_NONE, of which the DMA API has complained already, copying both ways loses nothing.
-    let wanted = dir
-        != if for_cpu {
-            DMA_TO_DEVICE
-        } else {
-            DMA_FROM_DEVICE
-        };
-    crate::pool().is_some_and(|pool| pool.sync(dev, Phys::new(addr), size, wanted, for_cpu))
+    let copy = |part: &Mapping| bounce::to_private(dev, part);
+    crate::pool().is_some_and(|pool| pool.sync(dev, Phys::new(addr), size, copy))
+}
+
+/// The same from its original buffer.
+///
+/// # Safety
+///
+/// As for [`__cc_swiotlb_sync_for_cpu`].
+#[export]
+unsafe extern "C" fn __cc_swiotlb_sync_for_device(
+    dev: *mut bindings::device,
+    addr: bindings::phys_addr_t,
+    size: usize,
+) -> bool {
+    // SAFETY: By the safety requirement.
+    let dev = unsafe { DmaDevice::from_raw(dev) };
+    crate::pool().is_some_and(|pool| pool.sync(dev, Phys::new(addr), size, bounce::to_shared))
 }
 
 /// Whether `addr` lies in one of our slots.

@@ -131,13 +131,14 @@ impl Pool {
         })
     }
 
-    /// Makes a mapping if this CPU has a slot for it at hand, and the device reaches all of them.
+    /// Makes a mapping if this CPU has a slot for it at hand, and the device is served and reaches all
+    /// of them.
     ///
     /// [`None`] leaves nothing behind, and says nothing: [`Self::map`] is next. Any context but NMI.
     ///
     /// # Safety
     ///
-    /// The device must have a DMA mask, and must be served.
+    /// The device must have a DMA mask.
     #[inline]
     pub(crate) unsafe fn map_at_hand(&self, dev: DmaDevice<'_>, request: &Request) -> Option<Phys> {
         // SAFETY: By the safety requirement.
@@ -226,7 +227,9 @@ impl Pool {
         let Some(span) = self.directory.get(addr) else {
             return false;
         };
-        let Some((slot, class, binding)) = span.slot_at(addr) else {
+        let found = span.slot_at(addr);
+        let found = found.and_then(|(slot, binding)| Some((slot, binding, binding.class()?)));
+        let Some((slot, binding, class)) = found else {
             self.misuse(dev, Misuse::DoubleUnmap, addr, size);
             return true;
         };
@@ -241,8 +244,7 @@ impl Pool {
             return true;
         }
         if copy {
-            dev.flush();
-            bounce::to_private(&mapping.first(size));
+            bounce::to_private(dev, &mapping.first(size));
         }
         trace::unbounced(dev, mapping.orig(), addr, mapping.size());
         slot.slot.free();
@@ -269,28 +271,23 @@ impl Pool {
         claimed.ok()
     }
 
-    /// Copies `size` bytes from `addr` on to the original buffer `for_cpu`, and else from it, if that
-    /// is `wanted`.
+    /// Calls `copy` with that part of a mapping which `size` bytes from `addr` on are.
     ///
     /// Returns whether the address is ours. Any context but NMI.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn sync(
         &self,
         dev: DmaDevice<'_>,
         addr: Phys,
         size: usize,
-        wanted: bool,
-        for_cpu: bool,
+        copy: impl FnOnce(&Mapping),
     ) -> bool {
-        if !wanted {
-            return self.owns(addr);
-        }
         // So that the memory stays shared until the copy is over, see design.rst.
         let _rcu = rcu::read_lock();
         let Some(span) = self.directory.get(addr) else {
             return false;
         };
-        let part = span.slot_at(addr).and_then(|(slot, _, binding)| {
+        let part = span.slot_at(addr).and_then(|(slot, binding)| {
             let mapping = slot.slot.mapping(addr)?;
             // As in `unmap()`; it may change later, but then the driver is in the wrong.
             let part = mapping.part(addr, size)?;
@@ -300,12 +297,7 @@ impl Pool {
             self.misuse(dev, Misuse::WrongAddress, addr, size);
             return true;
         };
-        if for_cpu {
-            dev.flush();
-            bounce::to_private(&part);
-        } else {
-            bounce::to_shared(&part);
-        }
+        copy(&part);
         if part.size() < size {
             self.misuse(dev, Misuse::PastTheEnd, addr, size);
         }

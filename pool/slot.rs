@@ -20,6 +20,7 @@ use super::{
     address::Phys,
     class::{
         MAX_SLOT_BYTES,
+        SPAN_BYTES,
         SPAN_SHIFT, //
     },
     misuse::Misuse, //
@@ -42,7 +43,8 @@ use kernel::{
 };
 
 const FIELD_BITS: u32 = 24;
-const FIELD_MASK: u64 = (1 << FIELD_BITS) - 1;
+const SIZE_MASK: u64 = (1 << FIELD_BITS) - 1;
+const OFFSET_MASK: u64 = SPAN_BYTES as u64 - 1;
 const MAPPED: u64 = 1 << 63;
 /// The mapping is being undone; the rest of the word is still the mapping's.
 const ENDING: u64 = 1 << 62;
@@ -87,10 +89,15 @@ impl Mapping {
         self.size
     }
 
-    /// The part of at most `bytes` bytes from `addr` on. [`None`] if `addr` is outside.
+    /// The part of at most `bytes` bytes from `addr` on, which lies in the same span. [`None`] if it is
+    /// outside.
     #[inline]
     pub(crate) fn part(&self, addr: Phys, bytes: usize) -> Option<Self> {
-        let skip = addr.since(self.shared).filter(|skip| *skip < self.size)?;
+        let start = self.shared.offset_in(SPAN_SHIFT);
+        let skip = addr.offset_in(SPAN_SHIFT).checked_sub(start)?;
+        if skip >= self.size {
+            return None;
+        }
         // INVARIANT: A part of what is within the slot and the buffer.
         Some(Self {
             shared: addr,
@@ -159,9 +166,9 @@ impl Slot {
         // INVARIANT: That is what `begin()` was given. If the slot has got another mapping between
         // the two loads, `mapping()` and `claim()` find out before anybody uses it.
         Some(Mapping {
-            shared: Phys::new(span + ((word >> FIELD_BITS) & FIELD_MASK)),
+            shared: Phys::new(span | ((word >> FIELD_BITS) & OFFSET_MASK)),
             orig: Phys::new(self.orig.load(Relaxed)),
-            size: (word & FIELD_MASK) as usize,
+            size: (word & SIZE_MASK) as usize,
         })
     }
 

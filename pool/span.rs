@@ -66,24 +66,36 @@ pub(crate) struct FreeSlot {
     pub(crate) slot: &'static Slot,
 }
 
-/// What a span is bound to, and how often it has been bound.
+/// What a span is bound to, and how often it has been bound: log2 of the slot size in the lowest byte,
+/// which is all that a sync needs, the class in four bits, and a count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Binding(u32);
 
 impl Binding {
-    const CLASS: u32 = 15;
-    const UNBOUND: u32 = Self::CLASS;
-    const NEXT: u32 = Self::CLASS + 1;
+    const SHIFT: u32 = 0xff;
+    const CLASS: u32 = 0xf00;
+    const CLASS_AT: u32 = Self::CLASS.trailing_zeros();
+    const NEXT: u32 = Self::CLASS + (1 << Self::CLASS_AT);
+    /// No class. As slots go there is one, without a mapping.
+    const UNBOUND: u32 = Self::CLASS | SPAN_SHIFT;
 
     /// The class, [`None`] while the span is unbound.
     pub(crate) fn class(self) -> Option<SizeClass> {
-        SizeClass::ALL.get((self.0 & Self::CLASS) as usize).copied()
+        let class = (self.0 & Self::CLASS) >> Self::CLASS_AT;
+        SizeClass::ALL.get(class as usize).copied()
+    }
+
+    /// log2 of the slot size, or of the span's while it is unbound.
+    fn shift(self) -> u32 {
+        self.0 & Self::SHIFT
     }
 
     /// The binding to `class` that follows this one.
     fn next(self, class: Option<SizeClass>) -> Self {
-        let class = class.map_or(Self::UNBOUND, |class| class as u32);
-        Self((self.0 & !Self::CLASS).wrapping_add(Self::NEXT) | class)
+        let class = class.map_or(Self::UNBOUND, |class| {
+            (class as u32) << Self::CLASS_AT | class.shift()
+        });
+        Self((self.0 & !(Self::CLASS | Self::SHIFT)).wrapping_add(Self::NEXT) | class)
     }
 }
 
@@ -178,19 +190,19 @@ impl Span {
         self.binding.store(binding.0, Release);
     }
 
-    /// The slot that `addr` lies in, its class, and the binding that says so.
+    /// The slot that `addr` lies in, and the binding that says so.
     ///
     /// Spans and slots are aligned to their size, so that the address alone says where in the span it
-    /// is. [`None`] if the span is unbound.
+    /// is. Of a span that is unbound it is a slot without a mapping.
     #[inline]
-    pub(crate) fn slot_at(&self, addr: Phys) -> Option<(FreeSlot, SizeClass, Binding)> {
+    pub(crate) fn slot_at(&self, addr: Phys) -> Option<(FreeSlot, Binding)> {
         let binding = self.binding();
-        let class = binding.class()?;
+        let shift = binding.shift();
         let slot = FreeSlot {
-            base: Phys::new(addr.raw() - addr.offset_in(class.shift()) as u64),
-            slot: self.record(addr.offset_in(SPAN_SHIFT) >> class.shift())?,
+            base: Phys::new(addr.raw() - addr.offset_in(shift) as u64),
+            slot: self.record(addr.offset_in(SPAN_SHIFT).wrapping_shr(shift))?,
         };
-        Some((slot, class, binding))
+        Some((slot, binding))
     }
 
     #[inline]
@@ -281,14 +293,14 @@ mod tests {
                     &mut seen[offset / class.slot_bytes()],
                     true
                 ));
-                let (found, ..) = span.slot_at(slot.base).ok_or(EINVAL)?;
+                let (found, _) = span.slot_at(slot.base).ok_or(EINVAL)?;
                 assert!(core::ptr::eq(found.slot, slot.slot));
             }
             assert!(seen.iter().all(|seen| *seen));
             assert_eq!(span.home_slots(), 0);
             for (home, index) in (0..total).rev().enumerate() {
                 let base = span.base().add(index * class.slot_bytes());
-                let (slot, ..) = span.slot_at(base).ok_or(EINVAL)?;
+                let (slot, _) = span.slot_at(base).ok_or(EINVAL)?;
                 span.put(class, slot);
                 assert_eq!(span.home_slots() as usize, home + 1);
             }
@@ -304,7 +316,7 @@ mod tests {
             assert!(span.bind(class).is_ok());
             while span.take(class).is_some() {}
             let last = span.base().add(SPAN_BYTES - 1);
-            let (slot, ..) = span.slot_at(last).ok_or(EINVAL)?;
+            let (slot, _) = span.slot_at(last).ok_or(EINVAL)?;
             span.put(class, slot);
             assert!(span
                 .take(class)
@@ -326,8 +338,8 @@ mod tests {
                 .flat_map(|at| [at, at + 1, at + 511])
             {
                 let addr = span.base().add(at);
-                let (slot, of, binding) = span.slot_at(addr).ok_or(EINVAL)?;
-                assert!(of == class && binding == span.binding());
+                let (slot, binding) = span.slot_at(addr).ok_or(EINVAL)?;
+                assert!(binding == span.binding() && binding.class() == Some(class));
                 let offset = addr.since(slot.base).ok_or(EINVAL)?;
                 assert!(offset < class.slot_bytes());
                 assert_eq!(slot.base.offset_in(class.shift()), 0);
