@@ -103,6 +103,11 @@ class Bench:
         built = module.build(kernel.build("guest"), self.scratch / "guest")
         return instructions.measure(built, self.quick, self.step)
 
+    def longest(self) -> list:
+        """The longest ways, in instructions."""
+        built = module.build(kernel.build("guest"), self.scratch / "guest")
+        return instructions.longest(built, self.step)
+
     def fio(self) -> list:
         """fio in confidential guests."""
         kernel.build("guest")
@@ -116,6 +121,7 @@ PARTS = {
     "scaling": ("one thread and two", Bench.scaling),
     "steady": ("much shared memory, many mappings", Bench.steady),
     "instructions": ("instructions", Bench.instructions),
+    "longest": ("the longest map and unmap", Bench.longest),
     "fio": ("fio", Bench.fio),
 }
 

@@ -112,4 +112,7 @@ int db_measure(struct db_thread **threads, unsigned int n, u64 slice_ns);
 /* age.c */
 int db_age(struct db_thread *t, unsigned long mappings);
 
+/* longest.c */
+int db_longest(struct db_thread *t, size_t size, u64 *map_ns, u64 *unmap_ns);
+
 #endif /* CC_SWIOTLB_BENCH_H */

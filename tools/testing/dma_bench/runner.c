@@ -8,6 +8,8 @@
  * Both times are picoseconds for one buffer as one thread sees them, those of
  * the least disturbed of a few slices. A case that cannot run has its error in
  * place of the times.
+ *
+ * With longest=1 a line is: size map_ns unmap_ns, see longest.c.
  */
 
 #include <linux/debugfs.h>
@@ -54,6 +56,10 @@ MODULE_PARM_DESC(slice_us, "how long a slice lasts, in microseconds");
 static ulong age;
 module_param(age, ulong, 0444);
 MODULE_PARM_DESC(age, "make so many random mappings first");
+
+static bool longest;
+module_param(longest, bool, 0444);
+MODULE_PARM_DESC(longest, "measure the longest map and unmap of each size instead");
 
 struct db_direction {
 	const char *name;
@@ -146,6 +152,20 @@ static void db_run_all(struct db_thread **t)
 	}
 }
 
+static int db_run_longest(struct db_thread *t)
+{
+	int s, ret = 0;
+
+	for (s = 0; s < nr_sizes && !ret; s++) {
+		u64 map_ns, unmap_ns;
+
+		ret = db_longest(t, sizes[s], &map_ns, &unmap_ns);
+		if (!ret)
+			db_print("%u %llu %llu\n", sizes[s], map_ns, unmap_ns);
+	}
+	return ret;
+}
+
 static int db_with_device(struct device *dev)
 {
 	struct db_thread *t[DB_THREADS] = {};
@@ -162,7 +182,9 @@ static int db_with_device(struct device *dev)
 	}
 	if (!ret && age)
 		ret = db_age(t[0], age);
-	if (!ret)
+	if (!ret && longest)
+		ret = db_run_longest(t[0]);
+	else if (!ret)
 		db_run_all(t);
 	for (i = 0; i < threads; i++)
 		db_thread_free(t[i]);

@@ -32,10 +32,7 @@ def _list(numbers: tuple[int, ...]) -> str:
     return ",".join(map(str, numbers))
 
 
-def _run(built: Path, options: list[str], quick: bool) -> dict:
-    modes, depths = ("single", DEPTHS[:1]) if quick else ("*", DEPTHS)
-    parameters = f"modes={modes} slice_us=1000 sizes={_list(SIZES)}"
-    parameters += f" depths={_list(depths)}"
+def _results(built: Path, options: list[str], parameters: str) -> str:
     command = f"insmod /host/{built.name} {parameters} && echo '{MARK}' && "
     command += f"cat {module.RESULTS}"
     words = [str(CCVM), "run", "--guest", "plain", "--cpus", "1", "--nvme", "0"]
@@ -48,7 +45,15 @@ def _run(built: Path, options: list[str], quick: bool) -> dict:
     if result.returncode:
         raise Failure(result.stderr[-3000:])
     _, _, results = result.stdout.partition(MARK)
-    found = module.parse(re.sub(r"\r", "", results).strip())
+    return re.sub(r"\r", "", results).strip()
+
+
+def _run(built: Path, options: list[str], quick: bool) -> dict:
+    modes, depths = ("single", DEPTHS[:1]) if quick else ("*", DEPTHS)
+    parameters = f"modes={modes} slice_us=1000 sizes={_list(SIZES)}"
+    found = module.parse(
+        _results(built, options, f"{parameters} depths={_list(depths)}")
+    )
     for case, time in found.items():
         # So few mappings at a time are never refused.
         if time.error or time.refused:
@@ -79,6 +84,34 @@ def measure(built: Path, quick: bool, step) -> list[dict[str, object]]:
                     "dir": case.dir,
                     "instructions": round(time.pair - copies),
                     "beyond": round(time.pair - copies - own),
+                }
+            )
+    return records
+
+
+# One size for each class.
+CLASSES = (512, *(2048 << step for step in range(9)))
+NODES = {
+    "1": [],
+    "4": ["--nodes", "1:256M,0:256M,0:256M,0:256M"],
+}
+
+
+def longest(built: Path, step) -> list[dict[str, object]]:
+    """The longest map and unmap of each class, beyond the quickest, by NUMA nodes."""
+    records = []
+    for nodes, options in NODES.items():
+        step(f"the longest map and unmap, {nodes} nodes")
+        parameters = f"longest=1 sizes={_list(CLASSES)}"
+        text = _results(built, ["--swiotlb", "cc", *options], parameters)
+        for line in text.splitlines():
+            size, map_instructions, unmap_instructions = map(int, line.split())
+            records.append(
+                {
+                    "nodes": int(nodes),
+                    "size": size,
+                    "map": map_instructions,
+                    "unmap": unmap_instructions,
                 }
             )
     return records
