@@ -149,18 +149,17 @@ fn start() -> Result<&'static Pool> {
 impl kernel::Module for CcSwiotlb {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         params::configure();
-        let running = if glue::wanted() {
-            let running = start().inspect_err(|error| {
-                pr_err!("cannot start ({error:?}), what there is of swiotlb serves\n");
-                glue::switch_off();
-            })?;
-            // From here on the hooks find it.
-            POOL.populate(running);
-            pr_info!("on, watermark {}\n", params::watermark());
-            Some(running)
-        } else {
+        let started = glue::wanted().then(start).transpose();
+        let running = started.unwrap_or_else(|error| {
+            pr_err!("cannot start ({error:?}), only the legacy pool serves\n");
+            glue::switch_off();
             None
-        };
+        });
+        if let Some(pool) = running {
+            // From here on the hooks find it.
+            POOL.populate(pool);
+            pr_info!("on, watermark {}\n", params::watermark());
+        }
         if let Err(error) = publish(running) {
             pr_warn!("not all files in sysfs ({error:?})\n");
         }

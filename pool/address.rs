@@ -25,6 +25,7 @@ impl Phys {
     }
 
     /// Bytes from `start` up to this address, [`None`] below `start`.
+    #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
     pub(crate) fn since(self, start: Self) -> Option<usize> {
         self.0.checked_sub(start.0).map(|bytes| bytes as usize)
     }

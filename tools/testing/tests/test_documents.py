@@ -93,3 +93,20 @@ def test_qemu_has_the_options(objects):
     of_object = {"id", "cbitpos", "reduced-phys-bits"}
     for option in {item.split("=")[0] for item in wanted.split(",")} - of_object:
         assert re.search(rf"^ +{option}=", shown, re.M), option
+
+
+def test_each_message_is_explained():
+    """What the kernel log may say is in admin.rst, up to what varies."""
+    sources = [vm.ROOT / "cc_swiotlb.rs", *vm.ROOT.glob("[gkp]*/*.rs")]
+    calls = r'(?:pr|dev)_(?:err|warn|info)!\(\s*(?:dev\.device\(\),\s*)?"([^"]+)"'
+    messages = [
+        message
+        for source in sources
+        for message in re.findall(calls, source.read_text(encoding="utf-8"))
+    ]
+    assert len(messages) >= 9
+    admin = " ".join(ADMIN.read_text(encoding="utf-8").split())
+    for message in messages:
+        fixed = re.split(r"\{[^}]*\}|\\n|\\\s+", message.removeprefix("cc_swiotlb: "))
+        longest = max(fixed, key=len).strip(" (),:;")
+        assert longest in admin, message

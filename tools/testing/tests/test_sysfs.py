@@ -125,6 +125,20 @@ def test_off():
     assert result.section("off").strip() == "state: off"
 
 
+def test_not_started():
+    """Where it cannot start it says why, and is off."""
+    result = vm.run(
+        _show_all("off"),
+        *("--guest", "plain", "--swiotlb", "cc", "--nvme", "0", "--blk", "0"),
+        *("--append", "swiotlb=noforce"),
+        timeout=60,
+    )
+    assert result.section("off").strip() == "state: off"
+    said = vm.lines(result.console, "cc_swiotlb: ")
+    assert "swiotlb is off, and nothing is bounced without it" in said[0]
+    assert "cannot start (ENODEV), only the legacy pool serves" in said[1]
+
+
 def test_reason_of_a_refusal():
     """What was refused last, and why."""
     result = vm.run(
