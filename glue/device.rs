@@ -42,19 +42,15 @@ impl<'a> DmaDevice<'a> {
         unsafe { Device::from_raw(self.0) }
     }
 
-    /// Address bits that a bounce buffer must share with the original buffer.
-    pub(crate) fn min_align_mask(self) -> u64 {
-        // SAFETY: By the type invariant the device is valid.
-        u64::from(unsafe { bindings::cc_swiotlb_min_align_mask(self.0) })
-    }
-
     /// All that the device demands of an address; `alloc_align_mask` is the mapping's own demand.
     pub(crate) fn constraints(self, alloc_align_mask: u64) -> Constraints {
+        let mut seg_boundary = 0;
+        // SAFETY: By the type invariant the device is valid, and the number can be written.
+        let min_align_mask = unsafe { bindings::cc_swiotlb_constraints(self.0, &mut seg_boundary) };
         Constraints {
-            min_align_mask: self.min_align_mask(),
+            min_align_mask: min_align_mask.into(),
             alloc_align_mask,
-            // SAFETY: By the type invariant the device is valid.
-            seg_boundary_mask: unsafe { bindings::cc_swiotlb_seg_boundary(self.0) } as u64,
+            seg_boundary_mask: seg_boundary as u64,
         }
     }
 

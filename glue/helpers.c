@@ -41,14 +41,12 @@ __rust_helper phys_addr_t rust_helper_cc_swiotlb_page_to_phys(struct page *page)
 	return page_to_phys(page);
 }
 
-__rust_helper unsigned int rust_helper_cc_swiotlb_min_align_mask(struct device *dev)
+/* dma_get_min_align_mask() and dma_get_seg_boundary() in one call. */
+__rust_helper unsigned int
+rust_helper_cc_swiotlb_constraints(struct device *dev, unsigned long *seg_boundary)
 {
+	*seg_boundary = dma_get_seg_boundary(dev);
 	return dma_get_min_align_mask(dev);
-}
-
-__rust_helper unsigned long rust_helper_cc_swiotlb_seg_boundary(struct device *dev)
-{
-	return dma_get_seg_boundary(dev);
 }
 
 /* Where the device sees shared memory, see swiotlb_map(). */

@@ -316,7 +316,7 @@ impl Pool {
     pub(crate) fn max_mapping_bytes(&self, dev: DmaDevice<'_>) -> usize {
         let has_memory = self.shared_bytes() > 0;
         if has_memory && dev.reaches(Phys::new(0), self.directory.bytes()) {
-            layout::max_mapping_bytes(dev.min_align_mask())
+            layout::max_mapping_bytes(dev.constraints(0).min_align_mask)
         } else {
             0
         }
