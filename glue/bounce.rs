@@ -6,7 +6,10 @@
 //! reference, and nothing is decided by them.
 
 use super::device::DmaDevice;
-use crate::pool::slot::Mapping;
+use crate::pool::{
+    lender::Lent,
+    slot::Mapping, //
+};
 use kernel::bindings;
 
 /// Copies a mapping to its slot.
@@ -37,5 +40,42 @@ pub(crate) fn zero_shared(mapping: &Mapping) {
     unsafe {
         let shared = bindings::cc_swiotlb_phys_to_virt(mapping.shared().raw());
         bindings::memset(shared, 0, mapping.size());
+    }
+}
+
+/// Fills lent memory with zeroes.
+pub(crate) fn zero_lent(lent: &Lent<'_>) {
+    // SAFETY:
+    // - By the type invariant the bytes are of spans in the pool and stay lent for as long as `lent` is
+    //   borrowed: memory that is shared and in the direct map.
+    // - Nobody but the host accesses them: nobody has been told the address, and what used them before
+    //   was over when they came home.
+    unsafe {
+        let shared = bindings::cc_swiotlb_phys_to_virt(lent.addr().raw());
+        bindings::memset(shared, 0, lent.bytes());
+    }
+}
+
+/// What a device does with lent memory, for tests.
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+impl Lent<'_> {
+    /// Fills it with `byte`.
+    pub(crate) fn fill(&self, byte: u8) {
+        // SAFETY: As for `zero_lent()`; here we are its only user.
+        unsafe {
+            let shared = bindings::cc_swiotlb_phys_to_virt(self.addr().raw());
+            bindings::memset(shared, byte.into(), self.bytes());
+        }
+    }
+
+    /// Whether there is nothing but `byte` in it.
+    pub(crate) fn is_filled_with(&self, byte: u8) -> bool {
+        (0..self.bytes()).all(|offset| {
+            // SAFETY: As for `zero_lent()`, and it is within.
+            unsafe {
+                let shared = bindings::cc_swiotlb_phys_to_virt(self.addr().raw());
+                shared.cast::<u8>().add(offset).read_volatile() == byte
+            }
+        })
     }
 }

@@ -20,6 +20,8 @@
 #include <linux/sched/mm.h>
 #include <linux/set_memory.h>
 #include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/swiotlb.h>
 
 #include <xen/xen.h>
@@ -33,6 +35,28 @@
 #define CC_SWIOTLB_LEGACY_BYTES	SZ_4M
 
 DEFINE_STATIC_KEY_FALSE(cc_swiotlb_key);
+
+/*
+ * Which spans of 512 KiB are shared for us: a byte for each 2 MiB of memory, a
+ * bit in it for each span. The number of bytes is a power of two, so that any
+ * address has one. Written by who converts, before anybody can have an address
+ * in a span, and after everybody is done with it.
+ */
+static u8 no_marks;
+u8 *cc_swiotlb_marks __ro_after_init = &no_marks;
+unsigned long cc_swiotlb_marks_mask __ro_after_init;
+static DEFINE_SPINLOCK(marks_lock);
+
+static void mark(void *vaddr, int npages, bool is_shared)
+{
+	phys_addr_t addr = virt_to_phys(vaddr);
+	u8 *byte = cc_swiotlb_mark_of(addr);
+	u8 spans = GENMASK(DIV_ROUND_UP(npages, SZ_512K / PAGE_SIZE) - 1, 0);
+
+	spans <<= (addr / SZ_512K) % 4;
+	guard(spinlock)(&marks_lock);
+	WRITE_ONCE(*byte, is_shared ? *byte | spans : *byte & ~spans);
+}
 
 static int enable_param __ro_after_init = -1;
 module_param_named(enable, enable_param, int, 0444);
@@ -78,8 +102,20 @@ unsigned long cc_swiotlb_legacy_slabs(unsigned long nslabs)
  */
 static int __init cc_swiotlb_key_on(void)
 {
-	if (cc_swiotlb_wanted())
-		static_branch_enable(&cc_swiotlb_key);
+	unsigned long chunks;
+	u8 *marks;
+
+	if (!cc_swiotlb_wanted())
+		return 0;
+	chunks = cc_swiotlb_nr_directory_pages() / (SZ_2M / PAGE_SIZE) + 1;
+	chunks = roundup_pow_of_two(chunks);
+	marks = kvzalloc(chunks, GFP_KERNEL);
+	/* Without them what is lent is bounced all the same. */
+	if (marks) {
+		cc_swiotlb_marks = marks;
+		cc_swiotlb_marks_mask = chunks - 1;
+	}
+	static_branch_enable(&cc_swiotlb_key);
 	return 0;
 }
 core_initcall(cc_swiotlb_key_on);
@@ -106,7 +142,11 @@ void cc_swiotlb_key_off(void)
  */
 noinline int cc_swiotlb_share(void *vaddr, int npages)
 {
-	return set_memory_decrypted((unsigned long)vaddr, npages);
+	int ret = set_memory_decrypted((unsigned long)vaddr, npages);
+
+	if (!ret)
+		mark(vaddr, npages, true);
+	return ret;
 }
 ALLOW_ERROR_INJECTION(cc_swiotlb_share, ERRNO);
 
@@ -122,6 +162,7 @@ ALLOW_ERROR_INJECTION(cc_swiotlb_share, ERRNO);
  */
 noinline int cc_swiotlb_unshare(void *vaddr, int npages)
 {
+	mark(vaddr, npages, false);
 	return set_memory_encrypted((unsigned long)vaddr, npages);
 }
 ALLOW_ERROR_INJECTION(cc_swiotlb_unshare, ERRNO);

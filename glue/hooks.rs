@@ -28,8 +28,6 @@ const DMA_FROM_DEVICE: dma_data_direction = dma_data_direction::DMA_FROM_DEVICE;
 const REFUSED: bindings::phys_addr_t = !0;
 /// `CC_SWIOTLB_LEGACY`: the mapping is left to the legacy pool.
 const LEGACY: bindings::phys_addr_t = !1;
-/// `CC_SWIOTLB_MISSED`: this CPU has no slot at hand.
-const MISSED: c_ulong = 1 << 31;
 
 /// An address as the hooks return it.
 fn raw(made: Result<Phys, NotMade>) -> bindings::phys_addr_t {
@@ -97,7 +95,7 @@ unsafe extern "C" fn __cc_swiotlb_map_at_hand(
         }
     }
     // SAFETY: By the safety requirement.
-    unsafe { bindings::swiotlb_map(dev, orig, size, dir, attrs | MISSED) }
+    unsafe { bindings::__swiotlb_map(dev, orig, size, dir, attrs) }
 }
 
 /// Undoes the mapping at `addr`; returns whether it was ours.

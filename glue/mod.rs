@@ -12,6 +12,7 @@ pub(crate) mod device;
 pub(crate) mod grace;
 mod hooks;
 pub(crate) mod irq;
+mod lend;
 pub(crate) mod link;
 pub(crate) mod memory;
 mod reclaim;

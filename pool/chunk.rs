@@ -20,7 +20,10 @@ use super::{
         Linked,
         Links, //
     },
-    span::Span, //
+    span::{
+        starts,
+        Span, //
+    },
 };
 use crate::glue::memory::SharedMemory;
 use core::ptr;
@@ -126,12 +129,20 @@ impl Chunk {
         self.span_count() == 1
     }
 
-    /// An unbound span; it counts as bound from now on.
-    pub(crate) fn take(&'static self) -> Option<&'static Span> {
-        let unbound = self.unbound.load(Relaxed);
-        let span = self.spans.get(unbound.trailing_zeros() as usize)?;
-        self.unbound.store(unbound & (unbound - 1), Relaxed);
-        Some(span)
+    /// Where `count` adjacent spans are unbound, aligned to their number rounded up to a power of two.
+    pub(super) fn find(&self, count: usize) -> Option<usize> {
+        let (unbound, all) = (self.unbound.load(Relaxed), (1 << count) - 1);
+        let mut starts = starts(SPANS_PER_CHUNK, count);
+        starts.find(|first| unbound >> first & all == all)
+    }
+
+    /// Takes such spans, which count as bound from now on.
+    pub(crate) fn take(&'static self, count: usize) -> Option<&'static [Span]> {
+        let first = self.find(count)?;
+        let taken = ((1 << count) - 1) << first;
+        self.unbound
+            .store(self.unbound.load(Relaxed) & !taken, Relaxed);
+        self.spans.get(first..first + count)
     }
 
     /// A span of this chunk is unbound.

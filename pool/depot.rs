@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Depots: what a NUMA node has of one class, its spans and their free slots.
+//! Depots: what a NUMA node has for one use, its spans and their free slots. What is said of slots here
+//! goes for pages that are lent as well.
 //!
 //! The spans are sorted by how many of their slots are home. The fullest serve first, so that others
 //! become empty by themselves; a span whose slots are all home goes back to the stock at once.
@@ -17,6 +18,7 @@ use super::{
     span::{
         FreeSlot,
         Span,
+        Use,
         ALL_HOME, //
     },
     stock::{
@@ -41,7 +43,7 @@ type Spans = Lists<Span, { ALL_HOME + 1 }>;
 /// A depot.
 #[pin_data]
 pub(crate) struct Depot {
-    class: SizeClass,
+    bound_to: Use,
     #[pin]
     spans: SpinLockIrq<Spans>,
     /// Free slots that are home, and all slots.
@@ -53,9 +55,9 @@ pub(crate) struct Depot {
 
 impl Depot {
     /// An empty depot.
-    pub(super) fn new(class: SizeClass) -> impl PinInit<Self> {
+    pub(super) fn new(bound_to: Use) -> impl PinInit<Self> {
         pin_init!(Self {
-            class,
+            bound_to,
             spans <- new_spinlock_irq!(Lists::new()),
             free: Atomic::new(0),
             slots: Atomic::new(0),
@@ -68,7 +70,7 @@ impl Depot {
         self.free.load(Relaxed)
     }
 
-    /// All slots of the node's spans of this class.
+    /// All slots of the node's spans of this use.
     pub(crate) fn slots(&self) -> u32 {
         self.slots.load(Relaxed)
     }
@@ -102,9 +104,14 @@ impl Depot {
         self.within(reach) > 0 || stock.within(reach) > 0
     }
 
+    /// The class that the spans are cut like.
+    fn class(&self) -> SizeClass {
+        self.bound_to.class()
+    }
+
     /// Slots of a span.
     fn per_span(&self) -> u32 {
-        self.class.slots_per_span() as u32
+        self.class().slots_per_span() as u32
     }
 
     /// Takes at most `most` slots and gives them to `taken`; binds a span if none is home.
@@ -117,13 +124,13 @@ impl Depot {
     ) {
         let mut spans = self.spans.lock();
         if self.within(reach) == 0 {
-            self.bind_one(&mut spans, stock, reach);
+            self.bind(&mut spans, stock, reach, 1);
         }
         let batch = self.within(reach).min(most as u32);
         let mut left = batch;
         while let (1.., Some(span)) = (left, spans.first()) {
             let given = spans.change(span, |span| {
-                let slots = (0..left).map_while(|_| span.take(self.class));
+                let slots = (0..left).map_while(|_| span.take(self.class()));
                 slots.map(&mut taken).count() as u32
             });
             // That it has none, whatever its count says, ends it.
@@ -135,24 +142,57 @@ impl Depot {
         self.free.store(self.free() - (batch - left), Relaxed);
     }
 
-    fn bind_one(&self, spans: &mut Spans, stock: &Stock, reach: Reach) -> bool {
-        let Some(span) = stock.take(reach) else {
-            return false;
-        };
-        if span.bind(self.class).is_err() {
-            stock.put(span);
-            return false;
+    /// Takes `count` adjacent slots, at most a chunk's, aligned to their number rounded up to a power of
+    /// two; returns the first. Looks at the first span of each level, and binds others if none of them
+    /// has such slots.
+    pub(super) fn take_run(&self, stock: &Stock, reach: Reach, count: usize) -> Option<FreeSlot> {
+        let mut spans = self.spans.lock();
+        let class = self.class();
+        let found = (0..=ALL_HOME).find_map(|level| {
+            let span = spans.first_at(level)?;
+            spans.change(span, |span| span.take_run(class, count))
+        });
+        let first = found.or_else(|| {
+            let per_span = class.slots_per_span();
+            let bound = self.bind(&mut spans, stock, reach, count.div_ceil(per_span))?;
+            let starts = (0..count).step_by(per_span);
+            let runs = bound.iter().zip(starts).map(|(span, start)| {
+                let part = (count - start).min(per_span);
+                spans.change(span, |span| span.take_run(class, part))
+            });
+            // All of them are taken; together they are one.
+            runs.reduce(|first, _| first)?
+        })?;
+        self.free.store(self.free() - count as u32, Relaxed);
+        Some(first)
+    }
+
+    fn bind(
+        &self,
+        spans: &mut Spans,
+        stock: &Stock,
+        reach: Reach,
+        count: usize,
+    ) -> Option<&'static [Span]> {
+        let bound = stock.take(reach, count)?;
+        if bound.iter().any(|span| span.bind(self.bound_to).is_err()) {
+            for span in bound {
+                span.unbind();
+                stock.put(span);
+            }
+            return None;
         }
-        spans.add(span);
-        self.free.store(self.free() + self.per_span(), Relaxed);
-        self.slots.store(self.slots() + self.per_span(), Relaxed);
-        true
+        bound.iter().for_each(|span| spans.add(span));
+        let slots = self.per_span() * count as u32;
+        self.free.store(self.free() + slots, Relaxed);
+        self.slots.store(self.slots() + slots, Relaxed);
+        Some(bound)
     }
 
     /// Binds a span ahead of need. Returns whether there was one. May sleep.
     pub(crate) fn bind_ahead(&self, stock: &Stock) -> bool {
         let mut spans = self.spans.lock();
-        self.bind_one(&mut spans, stock, Reach::Ready)
+        self.bind(&mut spans, stock, Reach::Ready, 1).is_some()
     }
 
     /// Whether the watermark can do without a span whose slots are all home.
@@ -180,17 +220,17 @@ impl Depot {
         stock.put(span);
     }
 
-    /// Takes slots home, each to the span that it is a part of. A span whose slots are all home then
-    /// is unbound, if the watermark can do without it.
+    /// Takes slots home, each with those behind it up to a number, to the span that they are a part of.
+    /// A span whose slots are all home then is unbound, if the watermark can do without it.
     pub(super) fn put(
         &self,
         stock: &Stock,
-        slots: impl Iterator<Item = (&'static Span, FreeSlot)>,
+        slots: impl Iterator<Item = (&'static Span, FreeSlot, usize)>,
     ) {
         let mut spans = self.spans.lock();
-        for (span, slot) in slots {
-            spans.change(span, |span| span.put(self.class, slot));
-            self.free.store(self.free() + 1, Relaxed);
+        for (span, slot, count) in slots {
+            spans.change(span, |span| span.put(self.class(), slot, count));
+            self.free.store(self.free() + count as u32, Relaxed);
             if span.home_slots() == self.per_span() && self.has_spare() {
                 self.unbind(&mut spans, stock, span);
             }

@@ -118,7 +118,7 @@ impl Pool {
     }
 
     fn take_from(&self, class: SizeClass, reach: Reach) -> Option<Found> {
-        self.nearest()
+        self.nearest(None)
             .filter(|node| node.depot(class).may_have(node.stock(), reach))
             .find_map(|node| {
                 let irq = local_interrupt_disable();
@@ -210,7 +210,7 @@ impl Pool {
     fn put_slow(&self, slot: FreeSlot, class: SizeClass, irq: &LocalInterruptDisabled) {
         let closed = self.gates.is_closed(class);
         let share = || {
-            let home = self.nearest().next();
+            let home = self.nearest(None).next();
             home.map_or(1, |node| self.share(node, class))
         };
         let take_home = |slots: &[FreeSlot]| self.take_home(class, slots);
@@ -241,9 +241,14 @@ impl Pool {
         // One depot at a time.
         while let Some((node, ..)) = slots.peek().copied() {
             let of_node = iter::from_fn(|| slots.next_if(|(other, ..)| ptr::eq(*other, node)));
-            let of_node = of_node.map(|(_, span, slot)| (span, slot));
+            let of_node = of_node.map(|(_, span, slot)| (span, slot, 1));
             node.depot(class).put(node.stock(), of_node);
         }
+        self.tell();
+    }
+
+    /// Rings if kccd should know of a stock. Any context but NMI.
+    pub(super) fn tell(&self) {
         if self.nodes().any(|node| node.stock().has_news()) {
             self.bell.ring();
         }
@@ -258,11 +263,11 @@ impl Pool {
         }
     }
 
-    /// All nodes, that of this CPU first.
-    fn nearest(&self) -> impl Iterator<Item = &Node> {
+    /// All nodes, `first` first, or else that of this CPU.
+    pub(super) fn nearest(&self, first: Option<usize>) -> impl Iterator<Item = &Node> {
         let home = match self.nodes.len() {
             1 => 0,
-            _ => memory::node_of_cpu(CpuId::current().as_u32()),
+            _ => first.unwrap_or_else(|| memory::node_of_cpu(CpuId::current().as_u32())),
         };
         self.nodes().skip(home).chain(self.nodes().take(home))
     }

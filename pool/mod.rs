@@ -6,7 +6,8 @@
 //! [`slot`] records the mapping, and `glue::bounce` copies. The way back: [`directory`] finds the
 //! [`span`] and the slot of an address. [`help`] is what happens when a CPU has no slot, or no room
 //! for one: behind the stacks are a [`depot`] for each class and a [`stock`] of unbound spans, on each
-//! [`node`]. [`gate`] decides who may take what is short, [`refusal`] says what was short.
+//! [`node`]. [`gate`] decides who may take what is short, [`refusal`] says what was short. Beneath all
+//! that, the [`lender`] gives such memory to callers as it is, which then need no mapping.
 //!
 //! Everything that is kept is in private memory. Shared memory holds payload and nothing else. This
 //! folder knows nothing of kccd, which fills the stock and takes [`chunk`]s out of it.
@@ -26,6 +27,7 @@ pub(crate) mod directory;
 mod gate;
 mod help;
 pub(crate) mod layout;
+pub(crate) mod lender;
 mod list;
 mod misuse;
 pub(crate) mod node;

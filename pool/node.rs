@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a NUMA node has: a depot for each class, and the stock behind them.
+//! What a NUMA node has: a depot for each class and one for what is lent, and the stock behind them.
 
 use super::{
     class::{
@@ -9,6 +9,7 @@ use super::{
         SPAN_BYTES, //
     },
     depot::Depot,
+    span::Use,
     stock::Stock, //
 };
 use kernel::prelude::*;
@@ -20,6 +21,8 @@ pub(crate) struct Node {
     #[pin]
     depots: [Depot; CLASSES],
     #[pin]
+    lent: Depot,
+    #[pin]
     stock: Stock,
 }
 
@@ -27,7 +30,8 @@ impl Node {
     /// A node without memory.
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            depots <- pin_init_array_from_fn(|index| Depot::new(SizeClass::ALL[index])),
+            depots <- pin_init_array_from_fn(|index| Depot::new(Use::Slots(SizeClass::ALL[index]))),
+            lent <- Depot::new(Use::Lent),
             stock <- Stock::new(),
         })
     }
@@ -35,6 +39,11 @@ impl Node {
     /// The depot of `class`.
     pub(crate) fn depot(&self, class: SizeClass) -> &Depot {
         &self.depots[class as usize]
+    }
+
+    /// The depot of the pages that are lent.
+    pub(crate) fn lent(&self) -> &Depot {
+        &self.lent
     }
 
     /// The stock.

@@ -60,7 +60,7 @@ const fn number(name: &'static CStr, value: fn(&Pool) -> u64) -> File {
 }
 
 /// The files about all of the pool.
-pub(crate) static TOTALS: [File; 33] = [
+pub(crate) static TOTALS: [File; 37] = [
     number(c"shared_bytes", Pool::shared_bytes),
     number(c"peak_shared_bytes", |it| it.stats.peak_shared_bytes.get()),
     number(c"max_bytes", |_| params::max_bytes()),
@@ -76,6 +76,8 @@ pub(crate) static TOTALS: [File; 33] = [
     number(c"in_use_bytes", |it| {
         it.sum(|it, class| it.caches.totals(class).used() << class.shift())
     }),
+    number(c"lent_bytes", Pool::lent_bytes),
+    number(c"lent_span_bytes", Pool::lent_span_bytes),
     number(c"leaked_bytes", |it| it.stats.leaked_bytes.get()),
     number(c"mapped", |it| {
         it.sum(Pool::taken).saturating_sub(it.unused())
@@ -109,6 +111,8 @@ pub(crate) static TOTALS: [File; 33] = [
         it.stats.allocation_failures.get()
     }),
     number(c"single_spans", |it| it.stats.single_spans.get()),
+    number(c"lend_refused", |it| it.stats.lend_refused.get()),
+    number(c"lend_oversize", |it| it.stats.lend_oversize.get()),
     number(c"misuse", |it| it.stats.misuse.get()),
 ];
 

@@ -19,6 +19,7 @@
 use super::{
     address::Phys,
     class::{
+        CHUNK_BYTES,
         MAX_SLOT_BYTES,
         SPAN_BYTES,
         SPAN_SHIFT, //
@@ -31,6 +32,7 @@ use kernel::{
         atomic::{
             Acquire,
             Atomic,
+            Full,
             Relaxed,
             Release, //
         },
@@ -48,6 +50,8 @@ const OFFSET_MASK: u64 = SPAN_BYTES as u64 - 1;
 const MAPPED: u64 = 1 << 63;
 /// The mapping is being undone; the rest of the word is still the mapping's.
 const ENDING: u64 = 1 << 62;
+/// The memory is lent, and is no mapping's.
+const LENT: u64 = 1 << 61;
 const FREE: u64 = 0;
 
 /// A mapping, or a part of one.
@@ -116,10 +120,10 @@ impl Mapping {
     }
 }
 
-/// The word of a record: a mark, how far into its span the mapping lies, and its size, of which each
-/// has at most 2^19 bytes.
-fn word_of(shared: Phys, size: usize) -> u64 {
-    MAPPED | ((shared.offset_in(SPAN_SHIFT) as u64) << FIELD_BITS) | size as u64
+/// The word of a record: a mark, how far into its span the mapping lies, and its size. A mapping has at
+/// most 2^19 bytes, what is lent 2^21.
+fn word_of(mark: u64, shared: Phys, size: usize) -> u64 {
+    mark | ((shared.offset_in(SPAN_SHIFT) as u64) << FIELD_BITS) | size as u64
 }
 
 /// The record of one slot.
@@ -127,8 +131,8 @@ fn word_of(shared: Phys, size: usize) -> u64 {
 /// # Invariants
 ///
 /// - `word` is [`FREE`], or [`word_of`] the mapping that owns the slot, with [`ENDING`]
-///   set while that is undone.
-/// - While `word` is not [`FREE`], `orig` is that mapping's original address.
+///   set while that is undone, or of what is lent from the slot on.
+/// - While a mapping owns the slot, `orig` is that mapping's original address.
 pub(crate) struct Slot {
     orig: Atomic<u64>,
     word: Atomic<u64>,
@@ -150,8 +154,8 @@ impl Slot {
         // INVARIANT: The address is there before the mark says so. And it is not before the slot is
         // free: `mapping()`, which looks at the mark twice, would not see that it is another's.
         self.orig.store(mapping.orig.raw(), Release);
-        self.word
-            .store(word_of(mapping.shared, mapping.size), Release);
+        let word = word_of(MAPPED, mapping.shared, mapping.size);
+        self.word.store(word, Release);
         // Pairs with the address dependency of `mapping()` and `claim()`.
         smp_mb(Write);
     }
@@ -191,7 +195,7 @@ impl Slot {
         if size > MAX_SLOT_BYTES {
             return None;
         }
-        let word = word_of(addr, size);
+        let word = word_of(MAPPED, addr, size);
         // INVARIANT: Ending.
         self.word.cmpxchg(word, word | ENDING, Acquire).ok()?;
         // INVARIANT: The word says so, and with it came the original address.
@@ -226,6 +230,31 @@ impl Slot {
     pub(crate) fn free(&self) {
         // INVARIANT: Free again.
         self.word.store(FREE, Release);
+    }
+
+    /// Records that `bytes` bytes from `addr` on, at most a chunk, are lent. To be called by the owner
+    /// of the slot only, and of all others that the bytes lie in: of free ones, or to take back a claim.
+    pub(super) fn lend(&self, addr: Phys, bytes: usize) {
+        // INVARIANT: Lent.
+        self.word.store(word_of(LENT, addr, bytes), Release);
+        // Pairs with the address dependency of `take_back()` and `lent_from()`.
+        smp_mb(Write);
+    }
+
+    /// Ends that, if exactly this is lent: of several callers one gets the slots. What was done to the
+    /// memory before is over.
+    pub(super) fn take_back(&self, addr: Phys, bytes: usize) -> bool {
+        let word = word_of(LENT, addr, bytes);
+        // INVARIANT: Free again.
+        bytes <= CHUNK_BYTES && self.word.cmpxchg(word, FREE, Full).is_ok()
+    }
+
+    /// How many bytes are lent from `addr` on, which lies in the slot; [`None`] if the first is not.
+    pub(super) fn lent_from(&self, addr: Phys) -> Option<usize> {
+        let word = self.word.load(Relaxed);
+        let end = ((word >> FIELD_BITS) & OFFSET_MASK) + (word & SIZE_MASK);
+        let left = (end as usize).checked_sub(addr.offset_in(SPAN_SHIFT));
+        left.filter(|left| word & LENT != 0 && *left > 0)
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Spans: 512 KiB of shared memory, unbound, or bound to one class and cut into its slots.
+//! Spans: 512 KiB of shared memory, unbound, or bound to one use and cut into slots: those of a class,
+//! or pages that are lent.
 //!
 //! A span knows which of its slots are home; all others are with a CPU's cache or a mapping. When all
 //! are home nobody uses the span, and it can be unbound and bound to another class at once: nothing
@@ -26,6 +27,7 @@ use super::{
     chunk::Chunk,
     class::{
         SizeClass,
+        SPAN_BYTES,
         SPAN_SHIFT, //
     },
     list::{
@@ -66,23 +68,52 @@ pub(crate) struct FreeSlot {
     pub(crate) slot: &'static Slot,
 }
 
+/// What a span can be bound to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Use {
+    /// The slots of a class.
+    Slots(SizeClass),
+    /// Pages of 4 KiB that are lent: slots that no mapping ever has.
+    Lent,
+}
+
+impl Use {
+    /// The class whose slots the span is cut into.
+    pub(crate) const fn class(self) -> SizeClass {
+        match self {
+            Self::Slots(class) => class,
+            Self::Lent => SizeClass::K4,
+        }
+    }
+}
+
 /// What a span is bound to, and how often it has been bound: log2 of the slot size in the lowest byte,
-/// which is all that a sync needs, the class in four bits, and a count.
+/// which is all that a sync needs, the use in four bits, and a count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Binding(u32);
 
 impl Binding {
     const SHIFT: u32 = 0xff;
-    const CLASS: u32 = 0xf00;
-    const CLASS_AT: u32 = Self::CLASS.trailing_zeros();
-    const NEXT: u32 = Self::CLASS + (1 << Self::CLASS_AT);
+    const USE: u32 = 0xf00;
+    const USE_AT: u32 = Self::USE.trailing_zeros();
+    const NEXT: u32 = Self::USE + (1 << Self::USE_AT);
     /// No class. As slots go there is one, without a mapping.
-    const UNBOUND: u32 = Self::CLASS | SPAN_SHIFT;
+    const UNBOUND: u32 = Self::USE | SPAN_SHIFT;
+    /// No class either. The slots are pages.
+    const LENT: u32 = Self::USE - (1 << Self::USE_AT) | Use::Lent.class().shift();
 
-    /// The class, [`None`] while the span is unbound.
+    /// The class, [`None`] while the span is unbound, or its pages are lent.
     pub(crate) fn class(self) -> Option<SizeClass> {
-        let class = (self.0 & Self::CLASS) >> Self::CLASS_AT;
+        let class = (self.0 & Self::USE) >> Self::USE_AT;
         SizeClass::ALL.get(class as usize).copied()
+    }
+
+    /// The use, [`None`] while the span is unbound.
+    pub(crate) fn bound_to(self) -> Option<Use> {
+        match self.0 & (Self::USE | Self::SHIFT) {
+            Self::LENT => Some(Use::Lent),
+            _ => self.class().map(Use::Slots),
+        }
     }
 
     /// log2 of the slot size, or of the span's while it is unbound.
@@ -90,12 +121,14 @@ impl Binding {
         self.0 & Self::SHIFT
     }
 
-    /// The binding to `class` that follows this one.
-    fn next(self, class: Option<SizeClass>) -> Self {
-        let class = class.map_or(Self::UNBOUND, |class| {
-            (class as u32) << Self::CLASS_AT | class.shift()
-        });
-        Self((self.0 & !(Self::CLASS | Self::SHIFT)).wrapping_add(Self::NEXT) | class)
+    /// The binding to `bound_to` that follows this one.
+    fn next(self, bound_to: Option<Use>) -> Self {
+        let bits = match bound_to {
+            Some(Use::Slots(class)) => (class as u32) << Self::USE_AT | class.shift(),
+            Some(Use::Lent) => Self::LENT,
+            None => Self::UNBOUND,
+        };
+        Self((self.0 & !(Self::USE | Self::SHIFT)).wrapping_add(Self::NEXT) | bits)
     }
 }
 
@@ -117,13 +150,19 @@ pub(crate) struct Span {
 /// first.
 pub(super) const ALL_HOME: usize = 4;
 
+/// Where `count` adjacent ones of `all` may begin, aligned to their number rounded up to a power of two.
+pub(super) fn starts(all: usize, count: usize) -> impl Iterator<Item = usize> {
+    let mask = count.next_power_of_two().wrapping_sub(1);
+    (0..all).filter(move |first| first & mask == 0)
+}
+
 impl Linked for Span {
     fn links(&self) -> &Links<Self> {
         &self.links
     }
 
     fn level(&self) -> Option<usize> {
-        let slots = self.binding().class()?.slots_per_span();
+        let slots = self.binding().bound_to()?.class().slots_per_span();
         match self.home_slots() as usize {
             0 => None,
             home => Some(home * ALL_HOME / slots),
@@ -184,9 +223,9 @@ impl Span {
         self.binding.load(Relaxed) == binding.0
     }
 
-    fn set_binding(&self, class: Option<SizeClass>) {
-        let binding = Binding(self.binding.load(Relaxed)).next(class);
-        // The tables are there before anybody can see the class. Pairs with `binding()`.
+    fn set_binding(&self, bound_to: Option<Use>) {
+        let binding = Binding(self.binding.load(Relaxed)).next(bound_to);
+        // The tables are there before anybody can see the use. Pairs with `binding()`.
         self.binding.store(binding.0, Release);
     }
 
@@ -205,16 +244,29 @@ impl Span {
         Some((slot, binding))
     }
 
+    /// How many bytes from `addr` on are lent, as far as one look tells: to the end of the slot or of the
+    /// span. [`None`] if the first one is not.
+    pub(super) fn lent_from(&self, addr: Phys) -> Option<usize> {
+        let (slot, binding) = self.slot_at(addr)?;
+        let offset = addr.offset_in(SPAN_SHIFT);
+        match binding.bound_to()? {
+            Use::Slots(_) => slot.slot.lent_from(addr),
+            Use::Lent if self.is_home(offset >> Use::Lent.class().shift()) => None,
+            // Of the pages behind it nobody else has the address while they are home.
+            Use::Lent => Some(SPAN_BYTES - offset),
+        }
+    }
+
     #[inline]
     fn record(&self, index: usize) -> Option<&'static Slot> {
         let table = self.tables[index / TABLE_SLOTS % TABLES].get()?;
         Some(&table[index % TABLE_SLOTS])
     }
 
-    /// Binds the unbound span to `class`: all slots are home. Takes a few hundred instructions, and
-    /// for the class of 512 B may allocate, without sleeping.
-    pub(crate) fn bind(&self, class: SizeClass) -> Result<(), AllocError> {
-        let slots = class.slots_per_span();
+    /// Binds the unbound span: all slots are home. Takes a few hundred instructions, and for the class of
+    /// 512 B may allocate, without sleeping.
+    pub(crate) fn bind(&self, bound_to: Use) -> Result<(), AllocError> {
+        let slots = bound_to.class().slots_per_span();
         self.make_tables(slots.div_ceil(TABLE_SLOTS), GFP_NOWAIT | __GFP_NOWARN)?;
         for (index, word) in self.home.iter().enumerate() {
             let bits = slots.saturating_sub(index * WORD_BITS).min(WORD_BITS);
@@ -222,7 +274,7 @@ impl Span {
             word.store(all.unwrap_or(0), Relaxed);
         }
         self.home_slots.store(slots as u32, Relaxed);
-        self.set_binding(Some(class));
+        self.set_binding(Some(bound_to));
         Ok(())
     }
 
@@ -253,129 +305,43 @@ impl Span {
         })
     }
 
-    /// Puts a slot of `class`, which the span is bound to, back.
-    pub(crate) fn put(&self, class: SizeClass, slot: FreeSlot) {
-        let index = slot.base.offset_in(SPAN_SHIFT) >> class.shift();
-        let word = &self.home[index / WORD_BITS % WORDS];
-        word.store(word.load(Relaxed) | 1 << (index % WORD_BITS), Relaxed);
-        self.home_slots.store(self.home_slots() + 1, Relaxed);
-    }
-}
-
-#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
-#[kunit_tests(cc_swiotlb_span)]
-mod tests {
-    use super::*;
-    use crate::pool::class::{
-        CHUNK_BYTES,
-        SPANS_PER_CHUNK,
-        SPAN_BYTES, //
-    };
-
-    /// An unbound span that is not the first of its chunk.
-    fn span() -> Result<&'static Span> {
-        let base = Phys::new(5 * CHUNK_BYTES as u64);
-        let chunk = Chunk::for_test(base, SPANS_PER_CHUNK, 0)?;
-        chunk.spans().nth(1).ok_or(EINVAL)
+    /// Takes `count` adjacent slots of `class`, which the span is cut into; returns the first, which is
+    /// aligned to their number rounded up to a power of two. [`None`] if no such slots are home.
+    pub(super) fn take_run(&self, class: SizeClass, count: usize) -> Option<FreeSlot> {
+        let mut starts = starts(class.slots_per_span(), count);
+        let first =
+            starts.find(|first| (*first..first + count).all(|index| self.is_home(index)))?;
+        let run = FreeSlot {
+            base: self.base().add(first << class.shift()),
+            slot: self.record(first)?,
+        };
+        (first..first + count).for_each(|index| self.set_home(index, false));
+        Some(run)
     }
 
-    #[test]
-    fn each_slot_is_taken_once_and_put_back() -> Result {
-        let span = span()?;
-        for class in SizeClass::ALL {
-            let total = class.slots_per_span();
-            assert!(span.bind(class).is_ok());
-            let mut seen = KVec::from_elem(false, total, GFP_KERNEL)?;
-            while let Some(slot) = span.take(class) {
-                let offset = slot.base.since(span.base()).ok_or(EINVAL)?;
-                assert_eq!(offset % class.slot_bytes(), 0);
-                assert!(!core::mem::replace(
-                    &mut seen[offset / class.slot_bytes()],
-                    true
-                ));
-                let (found, _) = span.slot_at(slot.base).ok_or(EINVAL)?;
-                assert!(core::ptr::eq(found.slot, slot.slot));
-            }
-            assert!(seen.iter().all(|seen| *seen));
-            assert_eq!(span.home_slots(), 0);
-            for (home, index) in (0..total).rev().enumerate() {
-                let base = span.base().add(index * class.slot_bytes());
-                let (slot, _) = span.slot_at(base).ok_or(EINVAL)?;
-                span.put(class, slot);
-                assert_eq!(span.home_slots() as usize, home + 1);
-            }
-            span.unbind();
-        }
-        Ok(())
+    /// Puts `count` adjacent slots of `class`, which the span is cut into, back.
+    pub(crate) fn put(&self, class: SizeClass, first: FreeSlot, count: usize) {
+        let first = first.base.offset_in(SPAN_SHIFT) >> class.shift();
+        (first..first + count).for_each(|index| self.set_home(index, true));
     }
 
-    #[test]
-    fn what_was_put_back_is_taken_again() -> Result {
-        let span = span()?;
-        for class in SizeClass::ALL {
-            assert!(span.bind(class).is_ok());
-            while span.take(class).is_some() {}
-            let last = span.base().add(SPAN_BYTES - 1);
-            let (slot, _) = span.slot_at(last).ok_or(EINVAL)?;
-            span.put(class, slot);
-            assert!(span
-                .take(class)
-                .is_some_and(|taken| taken.base == slot.base));
-            assert!(span.take(class).is_none());
-            span.unbind();
-        }
-        Ok(())
+    fn is_home(&self, index: usize) -> bool {
+        let word = self.home.get(index / WORD_BITS);
+        word.is_some_and(|word| word.load(Relaxed) >> (index % WORD_BITS) & 1 != 0)
     }
 
-    #[test]
-    fn every_address_has_its_slot() -> Result {
-        let span = span()?;
-        for class in SizeClass::ALL {
-            assert!(span.bind(class).is_ok());
-            let mut previous: Option<FreeSlot> = None;
-            for at in (0..SPAN_BYTES)
-                .step_by(512)
-                .flat_map(|at| [at, at + 1, at + 511])
-            {
-                let addr = span.base().add(at);
-                let (slot, binding) = span.slot_at(addr).ok_or(EINVAL)?;
-                assert!(binding == span.binding() && binding.class() == Some(class));
-                let offset = addr.since(slot.base).ok_or(EINVAL)?;
-                assert!(offset < class.slot_bytes());
-                assert_eq!(slot.base.offset_in(class.shift()), 0);
-                // One record for one slot.
-                if let Some(previous) = previous {
-                    let same = core::ptr::eq(previous.slot, slot.slot);
-                    assert_eq!(same, previous.base == slot.base);
-                }
-                previous = Some(slot);
-            }
-            span.unbind();
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn binding_anew_is_another_binding() -> Result {
-        let span = span()?;
-        assert_eq!(span.binding().class(), None);
-        let mut before = span.binding();
-        for class in [
-            SizeClass::K4,
-            SizeClass::K4,
-            SizeClass::B512,
-            SizeClass::K512,
-        ] {
-            assert!(span.bind(class).is_ok());
-            let bound = span.binding();
-            assert_eq!(bound.class(), Some(class));
-            assert!(span.is_bound_as(bound) && !span.is_bound_as(before));
-            span.unbind();
-            assert_eq!(span.binding().class(), None);
-            assert_eq!(span.home_slots(), 0);
-            assert!(!span.is_bound_as(bound));
-            before = bound;
-        }
-        Ok(())
+    /// Notes that a slot comes home, or leaves.
+    fn set_home(&self, index: usize, home: bool) {
+        let (word, bit) = (
+            &self.home[index / WORD_BITS % WORDS],
+            1 << (index % WORD_BITS),
+        );
+        let (bits, count) = (word.load(Relaxed), self.home_slots());
+        let (bits, count) = match home {
+            true => (bits | bit, count + 1),
+            false => (bits & !bit, count - 1),
+        };
+        word.store(bits, Relaxed);
+        self.home_slots.store(count, Relaxed);
     }
 }

@@ -91,6 +91,12 @@ pub(crate) struct Stats {
     pub(crate) unreachable: Counter,
     /// Calls that no correct driver makes.
     pub(crate) misuse: Counter,
+    /// Bytes of slots that are lent at this moment.
+    pub(crate) lent_slot_bytes: Counter,
+    /// Times that memory was not lent: for want of it, and because more was asked for than is lent at a
+    /// time.
+    pub(crate) lend_refused: Counter,
+    pub(crate) lend_oversize: Counter,
 }
 
 impl Stats {
@@ -111,6 +117,9 @@ impl Stats {
             oversize: Counter::new(),
             unreachable: Counter::new(),
             misuse: Counter::new(),
+            lent_slot_bytes: Counter::new(),
+            lend_refused: Counter::new(),
+            lend_oversize: Counter::new(),
         }
     }
 

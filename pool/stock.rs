@@ -162,22 +162,24 @@ impl Stock {
             .saturating_sub(self.kept[reach as usize].load(Relaxed))
     }
 
-    /// Takes a span for a depot to bind.
-    pub(super) fn take(&self, reach: Reach) -> Option<&'static Span> {
+    /// Takes `count` adjacent spans, at most a chunk's, for a depot to bind.
+    pub(super) fn take(&self, reach: Reach, count: usize) -> Option<&'static [Span]> {
         let mut chunks = self.chunks.lock();
-        if self.within(reach) == 0 {
+        if (self.within(reach) as usize) < count {
             return None;
         }
-        let chunk = chunks.first()?;
-        let span = chunks.change(chunk, Chunk::take);
-        self.count(-1, 1);
+        // Of each level the first, from the one on that may have so many.
+        let mut levels = (count - 1..LEVELS).filter_map(|level| chunks.first_at(level));
+        let chunk = levels.find(|chunk| chunk.find(count).is_some())?;
+        let spans = chunks.change(chunk, |chunk| chunk.take(count));
+        self.count(-(count as i32), count as i32);
         for peak in [
             &self.peaks[self.window.load(Relaxed) as usize % WINDOWS],
             &self.peak,
         ] {
             peak.store(peak.load(Relaxed).max(self.bound()), Relaxed);
         }
-        span
+        spans
     }
 
     /// Takes an unbound span back.

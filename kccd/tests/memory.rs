@@ -23,12 +23,12 @@ use kernel::{
 };
 
 /// A pool of its own, and kccd without its thread.
-fn kccd() -> Result<Kccd> {
+pub(super) fn kccd() -> Result<Kccd> {
     Kccd::new(glue::leak(KBox::pin_init(Pool::new(1), GFP_KERNEL)?))
 }
 
 /// Waits for the end of the grace period and makes a chunk private.
-fn make_private(kccd: &mut Kccd) -> Option<bool> {
+pub(super) fn make_private(kccd: &mut Kccd) -> Option<bool> {
     for _ in 0..1000 {
         if kccd.holdings.has_left() {
             return kccd.make_one_private();

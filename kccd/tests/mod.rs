@@ -2,6 +2,7 @@
 
 //! Tests of kccd without its thread.
 
+mod lent;
 mod memory;
 mod pace;
 mod policy;

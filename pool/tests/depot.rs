@@ -15,7 +15,8 @@ use crate::pool::{
     depot::Depot,
     span::{
         FreeSlot,
-        Span, //
+        Span,
+        Use, //
     },
     stock::{
         Reach,
@@ -41,7 +42,7 @@ mod tests {
     impl Bench {
         fn new(class: SizeClass, chunks: usize) -> Result<Self> {
             let mut bench = Self {
-                depot: KBox::pin_init(Depot::new(class), GFP_KERNEL)?,
+                depot: KBox::pin_init(Depot::new(Use::Slots(class)), GFP_KERNEL)?,
                 stock: KBox::pin_init(Stock::new(), GFP_KERNEL)?,
                 chunks: KVec::new(),
             };
@@ -68,7 +69,7 @@ mod tests {
                 let spans = self.chunks.iter().flat_map(|chunk| chunk.spans());
                 let base = slot.base.raw() & !(SPAN_BYTES as u64 - 1);
                 let span = spans.into_iter().find(|span| span.base().raw() == base);
-                Some((span?, *slot))
+                Some((span?, *slot, 1))
             };
             let slots = slots.iter().filter_map(with_span);
             self.depot.put(&self.stock, slots);

@@ -4,6 +4,8 @@
 
 mod depot;
 mod help;
+mod lender;
+mod span;
 mod stock;
 
 use super::{

@@ -33,7 +33,7 @@ mod tests {
     }
 
     fn take(stock: &Stock, reach: Reach) -> Option<&'static Span> {
-        stock.take(reach)
+        stock.take(reach, 1)?.first()
     }
 
     fn put(stock: &Stock, span: &'static Span) {

@@ -163,12 +163,14 @@ def test_bounded_by_what_is_shared():
     result = _cycles()
     shared = result.count("conversion_bytes") - result.count("give_back_bytes")
     assert shared == result.count("shared_bytes")
-    # Each of them is bound to a class or is not, and all that is ready is counted.
-    bound = sum(
+    # Each of them is bound to a class, or lent, or neither, and all that is ready is
+    # counted.
+    bound = result.count("lent_span_bytes") + sum(
         row["slots"] * vm.slot_bytes(name) for name, row in result.classes().items()
     )
     assert bound + result.count("unbound_bytes") == shared
-    assert result.ready_bytes() == shared - result.count("in_use_bytes")
+    used = result.count("in_use_bytes") + result.count("lent_span_bytes")
+    assert result.ready_bytes() == shared - used
 
 
 def test_memory_pressure():

@@ -18,6 +18,8 @@ SUITES = {
     "cc_swiotlb_gate",
     "cc_swiotlb_help",
     "cc_swiotlb_layout",
+    "cc_swiotlb_lender",
+    "cc_swiotlb_lent",
     "cc_swiotlb_memory",
     "cc_swiotlb_pace",
     "cc_swiotlb_policy",

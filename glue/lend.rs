@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What borrowers of shared memory call, and dma-direct to recognise what they map: thunks.
+//!
+//! The declarations are in include/linux/cc_swiotlb.h; `#[export]` checks them against these.
+
+use crate::pool::{
+    address::Phys,
+    lender::Lent, //
+};
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+/// An address as the hooks return it, 0 if there is none: page 0 is never shared.
+fn raw(lent: Option<Lent<'_>>) -> bindings::phys_addr_t {
+    lent.map_or(0, |lent| lent.into_addr().raw())
+}
+
+/// Lends `size` bytes in pages, of `node` if that is one. May sleep if `may_sleep` says so; any context
+/// but NMI otherwise.
+///
+/// # Safety
+///
+/// None: any numbers will do.
+#[export]
+unsafe extern "C" fn __cc_swiotlb_lend_pages(
+    node: c_int,
+    size: usize,
+    may_sleep: bool,
+) -> bindings::phys_addr_t {
+    let node = usize::try_from(node).ok();
+    raw(crate::pool().and_then(|pool| pool.lend_pages(node, size, may_sleep)))
+}
+
+/// Lends `size` bytes of a slot. Any context but NMI.
+///
+/// # Safety
+///
+/// None: any number will do.
+#[export]
+unsafe extern "C" fn __cc_swiotlb_lend_slot(size: usize) -> bindings::phys_addr_t {
+    raw(crate::pool().and_then(|pool| pool.lend_slot(size)))
+}
+
+/// Takes back what was lent at `addr`; returns whether the address is ours. Any context but NMI.
+///
+/// # Safety
+///
+/// The caller must own the memory, if any is lent there, and nobody may access it any more.
+#[export]
+unsafe extern "C" fn __cc_swiotlb_take_back(addr: bindings::phys_addr_t, size: usize) -> bool {
+    crate::pool().is_some_and(|pool| pool.take_back(Phys::new(addr), size))
+}
+
+/// Whether `size` bytes at `addr` are lent. Any context.
+///
+/// # Safety
+///
+/// None: any numbers will do.
+#[export]
+unsafe extern "C" fn __cc_swiotlb_is_lent(addr: bindings::phys_addr_t, size: usize) -> bool {
+    crate::pool().is_some_and(|pool| pool.is_lent(Phys::new(addr), size))
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The lender: shared memory for callers that use it as it is, without a mapping.
+//!
+//! Pages, for long, come from spans of their own; a slot, for a moment, is an ordinary one whose record
+//! says that it is lent. Neither is ever a reference here: what a caller does with the memory, and what
+//! the host does with it, decides nothing. See "Lent memory" in design.rst.
+
+use super::{
+    address::Phys,
+    class::{
+        SizeClass,
+        CHUNK_BYTES,
+        SPAN_BYTES, //
+    },
+    depot::Depot,
+    span::{
+        Span,
+        Use, //
+    },
+    stock::Reach,
+    Pool, //
+};
+use crate::glue::bounce;
+use core::mem::ManuallyDrop;
+use kernel::time::{
+    delay::fsleep,
+    Delta, //
+};
+
+/// For how long a caller that may sleep waits for kccd, in steps of so many milliseconds: as long as a
+/// chunk takes on a busy host.
+const WAIT_MS: i64 = 10;
+const WAITS: usize = 40;
+
+/// Bytes of a page that is lent.
+const PAGE_BYTES: usize = Use::Lent.class().slot_bytes();
+
+/// Memory that is lent, and given back when this is dropped.
+///
+/// # Invariants
+///
+/// `bytes` bytes at `addr` are of spans in the pool, and not home; the record at `addr` says that they
+/// are lent, and nobody else has been told their address.
+pub(crate) struct Lent<'a> {
+    pool: &'a Pool,
+    addr: Phys,
+    bytes: usize,
+}
+
+impl Lent<'_> {
+    /// Where it is.
+    pub(crate) fn addr(&self) -> Phys {
+        self.addr
+    }
+
+    /// How much it is.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Leaves it to the caller to call [`Pool::take_back`].
+    pub(crate) fn into_addr(self) -> Phys {
+        ManuallyDrop::new(self).addr
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.pool.take_back(self.addr, self.bytes);
+    }
+}
+
+impl Pool {
+    /// Lends `bytes` bytes in pages, zeroed, and aligned to their number rounded up to a power of two; of
+    /// `node` if possible.
+    ///
+    /// Any context but NMI; sleeps if it may. [`None`] if there are none, or more are asked for than are
+    /// lent at a time.
+    pub(crate) fn lend_pages(
+        &self,
+        node: Option<usize>,
+        bytes: usize,
+        may_sleep: bool,
+    ) -> Option<Lent<'_>> {
+        if !(1..=CHUNK_BYTES).contains(&bytes) {
+            self.stats.lend_oversize.add(1);
+            return None;
+        }
+        // Whoever can wait leaves the reserve to those who cannot.
+        let (reach, waits) = match may_sleep {
+            true => (Reach::Ready, WAITS),
+            false => (Reach::Reserve, 0),
+        };
+        let mut lent = self.take_pages(node, bytes, reach);
+        for _ in 0..waits {
+            // More than a span comes of a whole chunk, which kccd makes for no one.
+            let in_vain = bytes > SPAN_BYTES || self.refusals.obstacle().is_some();
+            if lent.is_some() || in_vain || self.bell.is_stopped() {
+                break;
+            }
+            self.bell.ring();
+            fsleep(Delta::from_millis(WAIT_MS));
+            lent = self.take_pages(node, bytes, reach);
+        }
+        match &lent {
+            Some(lent) => bounce::zero_lent(lent),
+            None => self.stats.lend_refused.add(1),
+        }
+        lent
+    }
+
+    /// Lends `bytes` bytes of a slot, zeroed, and aligned to their number rounded up to a power of two.
+    /// For what is given back before long. Any context but NMI. [`None`] if there is none.
+    pub(crate) fn lend_slot(&self, bytes: usize) -> Option<Lent<'_>> {
+        let lent = self.take_slot(bytes);
+        match &lent {
+            Some(lent) => bounce::zero_lent(lent),
+            None => self.stats.lend_refused.add(1),
+        }
+        lent
+    }
+
+    /// Takes pages that are not zeroed yet.
+    pub(super) fn take_pages(
+        &self,
+        node: Option<usize>,
+        bytes: usize,
+        reach: Reach,
+    ) -> Option<Lent<'_>> {
+        let bytes = in_pages(bytes)?;
+        let count = bytes / PAGE_BYTES;
+        let mut nodes = self
+            .nearest(node)
+            .filter(|node| node.lent().may_have(node.stock(), reach));
+        let first = nodes.find_map(|node| node.lent().take_run(node.stock(), reach, count));
+        self.tell();
+        let first = first?;
+        first.slot.lend(first.base, bytes);
+        // INVARIANT: They have just left the bitmaps of their spans.
+        Some(Lent {
+            pool: self,
+            addr: first.base,
+            bytes,
+        })
+    }
+
+    /// Takes a slot that is not zeroed yet.
+    pub(super) fn take_slot(&self, bytes: usize) -> Option<Lent<'_>> {
+        let class = SizeClass::reaching(bytes.checked_sub(1)?)?;
+        let (slot, _) = self.take(class).ok()?;
+        slot.slot.lend(slot.base, bytes);
+        self.stats.lent_slot_bytes.add(bytes as u64);
+        // INVARIANT: It has just left this CPU's stack.
+        Some(Lent {
+            pool: self,
+            addr: slot.base,
+            bytes,
+        })
+    }
+
+    /// Takes back the `bytes` bytes that are lent at `addr`, after their owner's last access.
+    ///
+    /// Returns whether the address is ours. What is not lent is reported, and left alone. Any context but
+    /// NMI.
+    pub(crate) fn take_back(&self, addr: Phys, bytes: usize) -> bool {
+        let Some(span) = self.directory.get(addr) else {
+            return false;
+        };
+        if self.try_take_back(span, addr, bytes).is_none() {
+            self.not_lent(addr, bytes);
+        }
+        true
+    }
+
+    fn try_take_back(&self, span: &'static Span, addr: Phys, bytes: usize) -> Option<()> {
+        let (slot, binding) = span.slot_at(addr)?;
+        let bound_to = binding.bound_to()?;
+        let lent_bytes = match bound_to {
+            Use::Slots(_) => bytes,
+            Use::Lent => in_pages(bytes)?,
+        };
+        if !slot.slot.take_back(addr, lent_bytes) {
+            return None;
+        }
+        if !span.is_bound_as(binding) {
+            // As in `unmap()`, see span.rs: it is somebody else's.
+            slot.slot.lend(addr, lent_bytes);
+            return None;
+        }
+        match bound_to {
+            Use::Slots(class) => {
+                self.stats
+                    .lent_slot_bytes
+                    .add((bytes as u64).wrapping_neg());
+                self.put(slot, class);
+            }
+            Use::Lent => self.take_pages_home(addr, lent_bytes),
+        }
+        Some(())
+    }
+
+    /// Takes pages home, each to its own span.
+    fn take_pages_home(&self, addr: Phys, bytes: usize) {
+        for start in (0..bytes).step_by(SPAN_BYTES) {
+            let part = (bytes - start).min(SPAN_BYTES) / PAGE_BYTES;
+            let of_span = self.directory.get(addr.add(start)).and_then(|span| {
+                let (first, _) = span.slot_at(addr.add(start))?;
+                Some((self.nodes.get(span.chunk()?.node())?, (span, first, part)))
+            });
+            if let Some((node, run)) = of_span {
+                node.lent().put(node.stock(), [run].into_iter());
+            }
+        }
+        self.tell();
+    }
+
+    /// Whether `bytes` bytes at `addr` are lent, from the first to the last. Takes a few looks for each
+    /// slot or span that they lie in, and no lock. Any context.
+    pub(crate) fn is_lent(&self, addr: Phys, bytes: usize) -> bool {
+        let mut left = bytes.max(1);
+        let mut at = addr;
+        while left > 0 {
+            let Some(lent) = self.directory.get(at).and_then(|span| span.lent_from(at)) else {
+                return false;
+            };
+            at = at.add(lent);
+            left = left.saturating_sub(lent);
+        }
+        true
+    }
+
+    /// What is lent at this moment, in bytes.
+    pub(crate) fn lent_bytes(&self) -> u64 {
+        let free = self.lent_pages(Depot::free);
+        let pages = self.lent_pages(Depot::slots).saturating_sub(free);
+        pages * PAGE_BYTES as u64 + self.stats.lent_slot_bytes.get()
+    }
+
+    /// Pages of the depots of all nodes that are for lending.
+    fn lent_pages(&self, pages: fn(&Depot) -> u32) -> u64 {
+        self.nodes().map(|node| u64::from(pages(node.lent()))).sum()
+    }
+
+    /// Bytes of spans that are bound to be lent.
+    pub(crate) fn lent_span_bytes(&self) -> u64 {
+        self.lent_pages(Depot::slots) * PAGE_BYTES as u64
+    }
+}
+
+/// `bytes`, rounded up to pages that are lent.
+fn in_pages(bytes: usize) -> Option<usize> {
+    bytes.max(1).checked_next_multiple_of(PAGE_BYTES)
+}
