@@ -97,7 +97,7 @@ def test_shared_is_bound_and_unbound():
     assert total["shared_bytes"] == total["bound_bytes"] + total["unbound_bytes"]
     assert total["shared_bytes"] == total["conversion_bytes"] - total["give_back_bytes"]
     assert total["in_use_bytes"] <= total["bound_bytes"]
-    assert total["lent_bytes"] <= total["lent_span_bytes"] <= total["bound_bytes"]
+    assert 0 < total["lent_bytes"] <= total["lent_span_bytes"] <= total["bound_bytes"]
     assert total["bound_bytes"] <= total["demand_bytes"] <= total["peak_bound_bytes"]
     assert total["shared_bytes"] <= total["peak_shared_bytes"] <= total["max_bytes"]
     assert 2 << 20 <= total["watermark_bytes"] <= total["shared_bytes"]
