@@ -197,6 +197,11 @@ void dt_sync_past_end(struct dt *dt);
 void dt_sync_unmapped(struct dt *dt);
 void dt_unmap_other_length(struct dt *dt);
 
+void dt_coherent(struct dt *dt);
+void dt_coherent_atomic(struct dt *dt);
+void dt_lent_mapping(struct dt *dt);
+void dt_free_twice(struct dt *dt);
+
 void dt_small_leave_large(struct dt *dt);
 void dt_exhausted_with_mask(struct dt *dt);
 void dt_small_mask_has_enough(struct dt *dt);

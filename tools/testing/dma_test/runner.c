@@ -107,6 +107,9 @@ static const struct dt_case dt_cases[] = {
 	{ "scatterlist_oversize", dt_scatterlist_oversize },
 	{ "many", dt_many },
 	{ "parallel", dt_parallel },
+	{ "coherent", dt_coherent },
+	{ "coherent_atomic", dt_coherent_atomic },
+	{ "lent_mapping", dt_lent_mapping },
 };
 
 static const struct dt_case dt_misuse_cases[] = {
@@ -116,6 +119,7 @@ static const struct dt_case dt_misuse_cases[] = {
 	{ "sync_past_end", dt_sync_past_end },
 	{ "sync_unmapped", dt_sync_unmapped },
 	{ "unmap_other_length", dt_unmap_other_length },
+	{ "free_twice", dt_free_twice },
 };
 
 static const struct dt_case dt_exhaust_cases[] = {

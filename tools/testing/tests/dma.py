@@ -17,7 +17,10 @@ VARIANTS = {
 }
 
 # What a guest of its kind cannot have.
-SKIPPED = {"dma_mask": ("coco-cc", "coco-legacy", "debug")}
+SKIPPED = {
+    "dma_mask": ("coco-cc", "coco-legacy", "debug"),
+    "lent_mapping": ("coco-legacy", "plain-cc", "plain-legacy"),
+}
 
 
 def _table(name: str) -> list[str]:

@@ -5,7 +5,7 @@ import dma
 import pytest
 import vm
 
-MESSAGES = ("double unmap", "wrong address", "past the end")
+MESSAGES = ("double unmap", "wrong address", "past the end", "no memory is lent")
 
 
 @vm.once

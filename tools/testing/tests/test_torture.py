@@ -53,6 +53,7 @@ FAULTS = {
     "refused": "refused: original: byte 0 ",
     "oversize": "[0-9]+ bytes were mapped",
     "lost": "[0-9]+ mappings were made, [0-9]+ undone",
+    "lent": "lent: shared: byte",
 }
 
 # What the module does without noticing, and what the script has to say of it.
@@ -60,6 +61,7 @@ SCRIPT_FAULTS = {
     "leak": "FAILED: in use: ",
     "twice": "FAILED: misuse: ",
     "blind": "FAILED: refused: ",
+    "kept": "FAILED: lent: ",
     "copy_back": "FAILED: the module found an error",
 }
 
@@ -92,7 +94,9 @@ def _require_all_kinds(result: vm.Result, *left_out: str) -> None:
     counts = _counts(result.stdout)
     never = [name for name, count in counts.items() if not count]
     assert len(counts) > 15, result.tail()
-    assert not set(never) - {"no_memory", "refused", *left_out}, never
+    # Memory that could not be lent, and is bounced when it is mapped, is rare.
+    rare = {"no_memory", "refused", "lent_bounced"}
+    assert not set(never) - rare - {*left_out}, never
 
 
 @vm.once
@@ -113,7 +117,10 @@ def test_short(variant, torture_module):
     """Some seconds of it, with CPUs that come and go."""
     result = _run(variant, torture_module)
     _require_passed(result)
-    _require_all_kinds(result, *([] if _fragments(variant) else ["fragmented"]))
+    left_out = [] if _fragments(variant) else ["fragmented"]
+    if variant not in ("coco-cc", "zero"):
+        left_out.append("lent_mapped")
+    _require_all_kinds(result, *left_out)
 
 
 @vm.once

@@ -42,6 +42,8 @@ static const char * const tt_fault_names[] = {
 	[TT_FAULT_LEAK] = "leak",
 	[TT_FAULT_TWICE] = "twice",
 	[TT_FAULT_BLIND] = "blind",
+	[TT_FAULT_LENT] = "lent",
+	[TT_FAULT_KEPT] = "kept",
 };
 
 /* The fault of this name, or -EINVAL. */

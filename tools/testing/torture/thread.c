@@ -130,8 +130,10 @@ void tt_threads_stop(void)
 		tt_tick_free(tt_threads[i].tick);
 		tt_storm_free(&tt_threads[i]);
 	}
-	if (tt_nr_threads)
+	if (tt_nr_threads) {
 		tt_boxes_empty(&tt_threads[0].rnd);
+		tt_lent_boxes_empty(&tt_threads[0]);
+	}
 	kfree(tt_threads);
 	tt_nr_threads = 0;
 }

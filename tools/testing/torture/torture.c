@@ -102,6 +102,9 @@ static const char * const tt_count_names[TT_COUNTS] = {
 	[TT_MOVES] = "moves",
 	[TT_NO_MEMORY] = "no_memory",
 	[TT_FRAGMENTED] = "fragmented",
+	[TT_LENT] = "lent",
+	[TT_LENT_MAPPED] = "lent_mapped",
+	[TT_LENT_BOUNCED] = "lent_bounced",
 };
 
 static const char * const tt_context_names[] = {
@@ -196,7 +199,7 @@ static void tt_show(struct seq_buf *out, char separator, char assignment)
 
 static void tt_say(const char *what)
 {
-	char text[640];
+	char text[768];
 	struct seq_buf out;
 
 	seq_buf_init(&out, text, sizeof(text));

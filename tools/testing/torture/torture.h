@@ -79,6 +79,8 @@ enum tt_fault {
 	TT_FAULT_LEAK,		/* the same, and the module does not know */
 	TT_FAULT_TWICE,		/* mappings are undone twice */
 	TT_FAULT_BLIND,		/* refused mappings are not counted */
+	TT_FAULT_LENT,		/* somebody else writes to memory that is lent */
+	TT_FAULT_KEPT,		/* lent memory is never given back */
 };
 
 /* What is counted. Names are in torture.c. */
@@ -104,6 +106,9 @@ enum tt_count {
 	TT_MOVES,
 	TT_NO_MEMORY,
 	TT_FRAGMENTED,
+	TT_LENT,
+	TT_LENT_MAPPED,
+	TT_LENT_BOUNCED,
 	TT_COUNTS
 };
 
@@ -295,6 +300,8 @@ int tt_fragmenter(void *data);
 struct tt_map *tt_pass_on(struct tt_thread *t, struct tt_map *m);
 void tt_boxes_empty(struct rnd_state *rnd);
 void tt_list(struct tt_thread *t);
+void tt_lent(struct tt_thread *t);
+void tt_lent_boxes_empty(struct tt_thread *t);
 int tt_storm_new(struct tt_thread *t);
 void tt_storm_free(struct tt_thread *t);
 void tt_storm(struct tt_thread *t);

@@ -70,6 +70,8 @@ static void tt_mix(struct tt_thread *t)
 		tt_list(t);
 	else if (kind < 5)
 		tt_oversize(t);
+	else if (kind < 10)
+		tt_lent(t);
 	else
 		tt_one(t);
 }
