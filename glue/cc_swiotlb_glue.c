@@ -15,6 +15,7 @@
 #include <linux/mm.h>
 #include <linux/moduleparam.h>
 #include <linux/nodemask.h>
+#include <linux/page_ref.h>
 #include <linux/pfn.h>
 #include <linux/reboot.h>
 #include <linux/sched/mm.h>
@@ -184,7 +185,9 @@ void cc_swiotlb_no_io(void)
  *
  * Memory is compacted for it, which __GFP_IO allows; there is no memory behind
  * file systems that is waited for, nobody is killed, and no reserve is touched:
- * our caller can do with less and can ask again later.
+ * our caller can do with less and can ask again later. Each page has a reference
+ * count of its own, as those of small allocations have, whose place lent pages
+ * take.
  *
  * Context: may sleep.
  * Return: the block's first page, or %NULL.
@@ -201,9 +204,34 @@ noinline struct page *cc_swiotlb_alloc_block(int node, unsigned int order)
 	page = alloc_pages_node(node, GFP_NOIO | __GFP_IO | __GFP_NOWARN |
 				__GFP_NORETRY, order);
 	current->flags |= noio;
+	if (page)
+		split_page(page, order);
 	return page;
 }
 ALLOW_ERROR_INJECTION(cc_swiotlb_alloc_block, NULL);
+
+/**
+ * cc_swiotlb_free_block() - Free what cc_swiotlb_alloc_block() has allocated.
+ * @page: First page of the block.
+ * @order: Its order.
+ *
+ * As one block, unless somebody still has a reference to a page that was lent.
+ */
+void cc_swiotlb_free_block(struct page *page, unsigned int order)
+{
+	unsigned long i, n = 1UL << order;
+
+	for (i = 1; i < n && page_ref_freeze(page + i, 1); i++)
+		;
+	if (i == n) {
+		__free_pages(page, order);
+		return;
+	}
+	while (--i)
+		page_ref_unfreeze(page + i, 1);
+	for (i = 0; i < n; i++)
+		__free_page(page + i);
+}
 
 /**
  * cc_swiotlb_nr_directory_pages() - Extent of memory that a slot can lie in.

@@ -63,7 +63,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: By the type invariant it is ours and of that order. It is private, so that anybody may
         // use it: what is not, or may not be, is in a `ManuallyDrop`.
-        unsafe { bindings::__free_pages(self.page.as_ptr(), self.order) };
+        unsafe { bindings::cc_swiotlb_free_block(self.page.as_ptr(), self.order) };
     }
 }
 

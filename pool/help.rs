@@ -247,11 +247,13 @@ impl Pool {
         self.tell();
     }
 
-    /// Rings if kccd should know of a stock. Any context but NMI.
-    pub(super) fn tell(&self) {
-        if self.nodes().any(|node| node.stock().has_news()) {
+    /// Rings if kccd should know of a stock; returns whether it should. Any context but NMI.
+    pub(super) fn tell(&self) -> bool {
+        let has_news = self.nodes().any(|node| node.stock().has_news());
+        if has_news {
             self.bell.ring();
         }
+        has_news
     }
 
     /// Takes home what this CPU holds, or a CPU that is dead. Any context but NMI.

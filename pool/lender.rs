@@ -94,12 +94,11 @@ impl Pool {
         };
         let mut lent = self.take_pages(node, bytes, reach);
         for _ in 0..waits {
-            // More than a span comes of a whole chunk, which kccd makes for no one.
-            let in_vain = bytes > SPAN_BYTES || self.refusals.obstacle().is_some();
-            if lent.is_some() || in_vain || self.bell.is_stopped() {
+            // More than a span comes of a whole chunk, which kccd makes for no one; and there is
+            // nothing to wait for once kccd sleeps and would not hear how few there are.
+            if lent.is_some() || bytes > SPAN_BYTES || !self.tell() {
                 break;
             }
-            self.bell.ring();
             fsleep(Delta::from_millis(WAIT_MS));
             lent = self.take_pages(node, bytes, reach);
         }
