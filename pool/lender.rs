@@ -13,7 +13,6 @@ use super::{
         CHUNK_BYTES,
         SPAN_BYTES, //
     },
-    depot::Depot,
     span::{
         Span,
         Use, //
@@ -231,19 +230,11 @@ impl Pool {
 
     /// What is lent at this moment, in bytes.
     pub(crate) fn lent_bytes(&self) -> u64 {
-        let free = self.lent_pages(Depot::free);
-        let pages = self.lent_pages(Depot::slots).saturating_sub(free);
-        pages * PAGE_BYTES as u64 + self.stats.lent_slot_bytes.get()
-    }
-
-    /// Pages of the depots of all nodes that are for lending.
-    fn lent_pages(&self, pages: fn(&Depot) -> u32) -> u64 {
-        self.nodes().map(|node| u64::from(pages(node.lent()))).sum()
-    }
-
-    /// Bytes of spans that are bound to be lent.
-    pub(crate) fn lent_span_bytes(&self) -> u64 {
-        self.lent_pages(Depot::slots) * PAGE_BYTES as u64
+        let pages = self.nodes().map(|node| {
+            let depot = node.lent();
+            u64::from(depot.slots().saturating_sub(depot.free()))
+        });
+        pages.sum::<u64>() * PAGE_BYTES as u64 + self.stats.lent_slot_bytes.get()
     }
 }
 

@@ -51,6 +51,11 @@ impl Node {
         &self.stock
     }
 
+    /// Bytes of spans that are bound to be lent.
+    pub(crate) fn lent_span_bytes(&self) -> u64 {
+        u64::from(self.lent.slots()) << Use::Lent.class().shift()
+    }
+
     /// Bytes of slots and spans that nobody uses, and that no list of the watermark keeps for a class.
     pub(crate) fn ready_bytes(&self) -> u64 {
         let slots = SizeClass::ALL.into_iter().map(|class| {

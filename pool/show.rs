@@ -12,6 +12,7 @@ use super::{
         SPAN_BYTES, //
     },
     depot::Depot,
+    node::Node,
     stock::Stock,
     Pool, //
 };
@@ -77,7 +78,9 @@ pub(crate) static TOTALS: [File; 37] = [
         it.sum(|it, class| it.caches.totals(class).used() << class.shift())
     }),
     number(c"lent_bytes", Pool::lent_bytes),
-    number(c"lent_span_bytes", Pool::lent_span_bytes),
+    number(c"lent_span_bytes", |it| {
+        it.nodes().map(Node::lent_span_bytes).sum()
+    }),
     number(c"leaked_bytes", |it| it.stats.leaked_bytes.get()),
     number(c"mapped", |it| {
         it.sum(Pool::taken).saturating_sub(it.unused())
@@ -245,17 +248,18 @@ impl Pool {
 
     /// Writes the file `nodes`.
     pub(crate) fn write_nodes(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(out, "node    bound  unbound   demand ready_bytes")?;
+        writeln!(out, "node    bound  unbound   demand ready_bytes     lent")?;
         for (number, node) in self.nodes().enumerate() {
             let stock = node.stock();
             writeln!(
                 out,
-                "{:>4} {:>8} {:>8} {:>8} {:>11}",
+                "{:>4} {:>8} {:>8} {:>8} {:>11} {:>8}",
                 number,
                 stock.bound(),
                 stock.unbound(),
                 stock.demand(),
-                node.ready_bytes()
+                node.ready_bytes(),
+                node.lent_span_bytes() / SPAN_BYTES as u64
             )?;
         }
         writeln!(out, "node class    slots     keep     free")?;

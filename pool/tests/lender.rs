@@ -74,7 +74,7 @@ mod tests {
             drop(other);
             assert_eq!(bench.unbound(0), 8 - spans);
             drop(lent);
-            assert!(bench.unbound(0) == 8 && bench.pool.lent_span_bytes() == 0);
+            assert!(bench.unbound(0) == 8 && bench.node(0).lent_span_bytes() == 0);
         }
         Ok(())
     }
