@@ -310,6 +310,31 @@ mod tests {
     }
 
     #[test]
+    fn lent_memory_is_no_mapping_and_is_taken_back_once() {
+        let slot = Slot::new();
+        // Offset in the span, bytes that are lent.
+        for (offset, bytes) in [(0, 1), (512, 512), (4096, CHUNK_BYTES)] {
+            let addr = at(offset);
+            slot.lend(addr, bytes);
+            assert!(slot.mapping(addr).is_none() && slot.claim(addr, bytes).is_none());
+            assert!(slot.claim_any(addr).is_err());
+            assert_eq!(slot.lent_from(addr), Some(bytes));
+            assert!(!slot.take_back(addr, bytes + 1) && !slot.take_back(addr.add(1), bytes));
+            assert!(slot.take_back(addr, bytes) && !slot.take_back(addr, bytes));
+            assert_eq!(slot.lent_from(addr), None);
+        }
+        slot.lend(at(512), 100);
+        for (offset, left) in [(611, Some(1)), (612, None), (1023, None)] {
+            assert_eq!(slot.lent_from(at(offset)), left);
+        }
+        slot.take_back(at(512), 100);
+        // A mapping is not lent.
+        slot.begin(&mapping(0x1000, 0, 512));
+        assert!(slot.lent_from(at(0)).is_none() && !slot.take_back(at(0), 512));
+        assert!(slot.claim(at(0), 512).is_some());
+    }
+
+    #[test]
     fn parts_end_with_the_mapping() {
         let mapping = mapping(0x1000, 100, 50);
         // First byte in the slot, bytes that are asked for, bytes of them that are mapped.

@@ -207,7 +207,7 @@ def test_executables():
 # The aim for the logic is 2,800 lines; until then it only shrinks.
 RUST_LOGIC = 3911
 RUST_FILE = 400
-C_GLUE = 362
+C_GLUE = 371
 
 # Which folder may use which; `crate` stands for what cc_swiotlb.rs defines itself. A
 # mapping goes down through pool/ and never meets kccd/.
