@@ -72,6 +72,40 @@ mod tests {
     }
 
     #[test]
+    fn adjacent_spans_are_of_one_chunk_and_aligned() -> Result {
+        let stock = stock(&[1, 4, 1])?;
+        let all = stock.take(Reach::Last, 4).ok_or(ENOENT)?;
+        assert!(all.len() == 4 && stock.unbound() == 2 && stock.bound() == 4);
+        // Spans that are unbound, how many are asked for, the first of those.
+        for (unbound, count, first) in [
+            (&[0, 3][..], 2, None),
+            (&[1, 2], 2, None),
+            (&[1, 2, 3], 2, Some(2)),
+            (&[0, 1, 3], 2, Some(0)),
+            (&[1, 2, 3], 3, None),
+            (&[0, 1, 2], 3, Some(0)),
+            (&[0, 1, 2], 4, None),
+        ] {
+            unbound.iter().for_each(|index| put(&stock, &all[*index]));
+            let taken = stock.take(Reach::Last, count);
+            let found = taken.and_then(<[Span]>::first);
+            let wanted = first.map(|index: usize| &all[index]);
+            assert_eq!(
+                found.map(core::ptr::from_ref),
+                wanted.map(core::ptr::from_ref)
+            );
+            assert!(taken.is_none_or(|taken| taken.len() == count));
+            let taken = taken.map_or(0, |taken| taken.len());
+            assert_eq!(stock.unbound() as usize, 2 + unbound.len() - taken);
+            // All of them are bound again; what remains is taken one by one.
+            for _ in taken..unbound.len() {
+                assert!(take(&stock, Reach::Last).is_some());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
     fn single_spans_serve_last_and_go_first() -> Result {
         let stock = stock(&[1, 4])?;
         let mut spans = KVec::new();
