@@ -9,6 +9,7 @@ use super::{
 use crate::pool::{
     address::Phys,
     class::{
+        SizeClass,
         SizeClass::*,
         CHUNK_BYTES,
         SPANS_PER_CHUNK,
@@ -227,6 +228,60 @@ mod tests {
         assert!(taken.is_none());
         cpu.run(&bench, |pool| pool.drain(None));
         assert_eq!(bench.unbound(0) as usize, SPANS_PER_CHUNK);
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_lost_whatever_is_lent() -> Result {
+        let mut bench = Bench::new(2)?;
+        bench.give(0, 2)?;
+        bench.give(1, 1)?;
+        let mut cpu = Cpu::new(&SizeClass::ALL)?;
+        let mut held: KVec<Lent<'_>> = KVec::new();
+        let mut pages = KVec::from_elem(0u32, 3 * CHUNK_BYTES / SZ_4K, GFP_KERNEL)?;
+        // A linear congruential generator: the same each time.
+        let mut seed = 1u32;
+        let mut random = |below: usize| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) as usize % below
+        };
+        for round in 0..20_000 {
+            // More and more is held, then less and less.
+            let takes = if round / 4000 % 2 == 0 { 7 } else { 3 };
+            if random(10) < takes {
+                let bits = random(22);
+                let bytes = 1 + random(1 << bits);
+                let node = Some(random(2));
+                // Slots of pages are lent beside pages.
+                let lent = match random(4) {
+                    0 => cpu.run(&bench, |_| bench.pool.take_slot(SZ_4K)),
+                    _ => bench.pool.take_pages(node, bytes, Reach::Last),
+                };
+                let Some(lent) = lent else {
+                    continue;
+                };
+                assert!(bench.pool.is_lent(lent.addr(), lent.bytes()));
+                let first = lent.addr().raw() as usize / SZ_4K;
+                for page in &mut pages[first..first + lent.bytes() / SZ_4K] {
+                    // Nobody else has it.
+                    assert_eq!(core::mem::replace(page, 1), 0);
+                }
+                held.push(lent, GFP_KERNEL)?;
+            } else if !held.is_empty() {
+                let lent = held.remove(random(held.len())).map_err(|_| EINVAL)?;
+                let first = lent.addr().raw() as usize / SZ_4K;
+                pages[first..first + lent.bytes() / SZ_4K].fill(0);
+                cpu.run(&bench, |_| drop(lent));
+            }
+            if round % 100 == 0 {
+                let used: u32 = pages.iter().sum();
+                assert_eq!(bench.pool.lent_bytes(), u64::from(used) * SZ_4K as u64);
+            }
+        }
+        cpu.run(&bench, |_| drop(held));
+        cpu.run(&bench, |pool| pool.drain(None));
+        assert!(bench.pool.lent_bytes() == 0 && bench.pool.stats.misuse.get() == 0);
+        assert!(bench.unbound(0) == 8 && bench.unbound(1) == 4);
         Ok(())
     }
 }
