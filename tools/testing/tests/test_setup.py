@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import vm
-from lib import source
+from lib import source, toolchain
 from lib.failure import Failure
 
 ENTER = vm.TESTING / "enter"
@@ -291,7 +291,12 @@ Components: main
 }
 
 
-def _mirrors(folder: Path, sources: dict[str, str], **settings: str) -> list[str]:
+def _mirrors(
+    folder: Path,
+    sources: dict[str, str],
+    mmdebstrap: str = "/dev/null",
+    **settings: str,
+) -> list[str]:
     parts = folder / "sources"
     parts.mkdir()
     for name, text in sources.items():
@@ -302,8 +307,10 @@ def _mirrors(folder: Path, sources: dict[str, str], **settings: str) -> list[str
         f'Dir::State "{folder}"; Dir::State::status "/dev/null";\n',
         encoding="ascii",
     )
+    # The root of tools has mmdebstrap, which a host may lack.
+    hide = f"mount --bind {mmdebstrap} /usr/bin/mmdebstrap"
     done = subprocess.run(
-        [str(TOOLROOT / "mirrors")],
+        ["unshare", "--mount", "sh", "-c", f"{hide} && exec {TOOLROOT / 'mirrors'}"],
         env={"PATH": "/usr/bin:/bin", "APT_CONFIG": str(configuration)} | settings,
         capture_output=True,
         text=True,
@@ -318,6 +325,14 @@ def test_mirrors(tmp_path):
         "http://mirror.example/debian/",
         "http://vendor.example/apt/",
     ]
+
+
+def test_mirror_of_mmdebstrap(tmp_path):
+    """The one that mmdebstrap would use comes last."""
+    program = tmp_path / "mmdebstrap"
+    program.write_text('my $mirror = "http://debian.example/debian";\n')
+    found = _mirrors(tmp_path, SOURCES, str(program))
+    assert found[1:] == ["http://vendor.example/apt/", "http://debian.example/debian/"]
 
 
 def test_named_mirror(tmp_path):
@@ -387,6 +402,74 @@ def test_no_source(tmp_path, monkeypatch):
     (tmp_path / "locks").mkdir()
     with pytest.raises(Failure, match="KSRC="):
         source.pristine()
+
+
+LISTED = (
+    ("bindgen", "0.71.1-6"),
+    ("binutils", "2.44-3"),
+    ("clang-19", "1:19.1.7-3+b1"),
+    ("cpp-14-x86-64-linux-gnu", "14.2.0-19"),
+    ("fio", "3.39-1"),
+    ("gcc-14", "14.2.0-19"),
+    ("git", "1:2.47.3-0+deb13u1"),
+    ("libclang1-19", "1:19.1.7-3+b1"),
+    ("libelf1t64:amd64", "0.192-4"),
+    ("libllvm19:amd64", "1:19.1.7-3+b1"),
+    ("libstd-rust-dev:amd64", "1.85.1+dfsg1-1"),
+    ("lld:amd64", "1:19.0-63"),
+    ("makedev", "2.3.1-97"),
+    ("make", "4.4.1-2"),
+    ("pahole", "1.30-1"),
+    ("qemu-system-x86", "1:11.1.3-1"),
+    ("rust-src", "1.85.1+dfsg1-1"),
+    ("rustc", "1.85.1+dfsg1-1"),
+)
+# Of these, what no bit of a kernel comes from.
+NEUTRAL = ("fio", "git", "makedev", "qemu-system-x86")
+
+
+def _identity(listed: dict[str, str]) -> str:
+    done = subprocess.run(
+        [str(TOOLROOT / "identity")],
+        input="".join(f"{name}\t{version}\n" for name, version in listed.items()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or done.stderr.strip()
+
+
+@pytest.mark.parametrize("name", dict(LISTED))
+def test_identity(name):
+    """A new version makes another identity if kernels come from it, and only then."""
+    listed = dict(LISTED)
+    first = _identity(listed)
+    assert len(first) == 16, first
+    assert _identity(dict(reversed(LISTED))) == first
+    listed[name] += "+1"
+    assert (_identity(listed) == first) == (name in NEUTRAL)
+
+
+def test_identity_grows_with_no_test_package():
+    """A package more, which no bit of a kernel comes from, changes nothing."""
+    listed = dict(LISTED)
+    assert _identity(listed | {"mmdebstrap": "1.5.7-1"}) == _identity(listed)
+
+
+@pytest.mark.parametrize("name", ["bindgen", "gcc-14", "make"])
+def test_no_identity(name):
+    """A list without a compiler has none, so that no root is made."""
+    listed = {key: value for key, value in LISTED if key != name}
+    assert _identity(listed) == f"identity: there is no {name.partition('-')[0]}"
+
+
+def test_identity_is_that_of_the_root():
+    """The root of tools, which is what builds kernels, has the identity it says."""
+    listed = dict(
+        line.split("\t")
+        for line in toolchain.PACKAGES.read_text(encoding="utf-8").splitlines()
+    )
+    assert _identity(listed) == toolchain.identity()
 
 
 def test_owners_are_faked(tmp_path):
