@@ -50,6 +50,23 @@ and AHCI), 1 GiB each, empty.
 """
 
 
+def _add_flavour(parser: argparse.ArgumentParser) -> None:
+    """Which kernel."""
+    parser.add_argument(
+        "--flavour",
+        choices=kernel.BOOTED,
+        default="guest",
+        help="the kernel: as configured by tools/testing/configs, guest unless given",
+    )
+    parser.add_argument(
+        "--debug",
+        action="store_const",
+        dest="flavour",
+        const="debug",
+        help="the kernel with KASAN, lockdep and so on",
+    )
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -138,7 +155,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="PATH",
         help="a file or folder that the guest has in /host; may be repeated",
     )
-    add("--debug", action="store_true", help="the kernel with KASAN, lockdep and so on")
+    _add_flavour(run)
     add(
         "--timeout",
         type=float,
@@ -170,13 +187,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name, text in (
         ("build", "build a kernel"),
         ("kdir", "print the kernel's build folder, for external modules"),
+        ("make-args", "print the make variables that choose the kernel's toolchain"),
     ):
-        commands.add_parser(name, help=text).add_argument(
-            "--debug", action="store_true"
-        )
-    commands.add_parser(
-        "make-args", help="print the make variables that choose the kernel's toolchain"
-    )
+        _add_flavour(commands.add_parser(name, help=text))
     commands.add_parser("setup", help="unpack the kernel source, say which it is")
     own, separator, command = arguments, [], []
     if "--" in arguments:
@@ -186,11 +199,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if separator and result.action == "run":
         result.command = [*result.command, *command]
     return result
-
-
-def ready_kernel(debug: bool) -> kernel.Kernel:
-    """The kernel, built if need be."""
-    return kernel.build("debug" if debug else "guest")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -221,7 +229,7 @@ def run(arguments: argparse.Namespace) -> int:
         qemu=arguments.qemu_append.split(),
     )
     disks.check(options)
-    built = ready_kernel(arguments.debug)
+    built = kernel.build(arguments.flavour)
     guest = session.Session(options, built, initramfs.build())
     guest.added = [path.absolute() for path in arguments.add]
     guest.allow_warnings = arguments.allow_warnings
@@ -253,11 +261,12 @@ def main() -> int:
             case "run":
                 return run(arguments)
             case "build":
-                ready_kernel(arguments.debug)
+                kernel.build(arguments.flavour)
             case "kdir":
-                print(ready_kernel(arguments.debug).folder)
+                print(kernel.build(arguments.flavour).folder)
             case "make-args":
-                print(" ".join(toolchain.make_arguments()))
+                compiler = kernel.FLAVOURS[arguments.flavour].compiler
+                print(" ".join(toolchain.make_arguments(compiler)))
             case "setup":
                 progress.note(f"kernel source: {source.pristine().title}")
     except (Failure, OSError) as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs all tests; arguments are pytest's: -k WORD, a file, -x, --co ...
+"""Runs all tests but those in extra/; arguments are pytest's: a file, -k WORD, --co ...
 
 The last line says how many passed and failed. A test that did not run to its
 end (an error, a skip) has failed, and so has a run of no test.
@@ -14,6 +14,8 @@ import pytest
 sys.dont_write_bytecode = True
 
 TESTS = Path(__file__).resolve().parent / "tests"
+# What takes too long to be run each time: `make check-configs`.
+EXTRA = TESTS / "extra"
 
 
 class Counter:
@@ -41,7 +43,9 @@ def main() -> int:
     arguments += [f"--rootdir={TESTS}", *sys.argv[1:]]
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     os.chdir(TESTS)
-    status = pytest.main(arguments if named else [*arguments, str(TESTS)], [counter])
+    if not named:
+        arguments += [f"--ignore={EXTRA}", str(TESTS)]
+    status = pytest.main(arguments, [counter])
     passed = sum(counter.outcomes.values())
     failed = len(counter.outcomes) - passed
     if "--co" in sys.argv or "--collect-only" in sys.argv:

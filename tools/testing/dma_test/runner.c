@@ -287,7 +287,7 @@ static int dt_with_device(struct device *dev)
 	return ret;
 }
 
-static int __init dt_on_platform_bus(void)
+static int dt_on_platform_bus(void)
 {
 	struct platform_device *pdev;
 	int ret;
@@ -301,7 +301,7 @@ static int __init dt_on_platform_bus(void)
 	return ret;
 }
 
-static int __init dt_behind_iommu(void)
+static int dt_behind_iommu(void)
 {
 	struct pci_dev *pdev = dt_iommu_device();
 	int ret;
@@ -315,7 +315,7 @@ static int __init dt_behind_iommu(void)
 	return ret;
 }
 
-static int __init dt_init(void)
+static int dt_init(void)
 {
 	int ret;
 
@@ -335,6 +335,8 @@ static int __init dt_init(void)
 	dt_pattern_exit();
 	return ret;
 }
+
+#ifdef MODULE
 module_init(dt_init);
 
 /* All is done at load; unloading lets it be loaded again. */
@@ -342,6 +344,19 @@ static void __exit dt_exit(void)
 {
 }
 module_exit(dt_exit);
+#else
+/* Built in, it waits until it is told to run: at boot nothing is ready yet. */
+static int dt_set_run(const char *value, const struct kernel_param *kp)
+{
+	return dt_init();
+}
+
+static const struct kernel_param_ops dt_run_ops = {
+	.set = dt_set_run,
+};
+module_param_cb(run, &dt_run_ops, NULL, 0200);
+MODULE_PARM_DESC(run, "write anything to run the cases (not in a module)");
+#endif
 
 MODULE_DESCRIPTION("Test device that drives the DMA API over a bounce buffer");
 MODULE_LICENSE("GPL");

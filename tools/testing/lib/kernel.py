@@ -31,14 +31,20 @@ class Flavour:
     fragments: tuple[str, ...]
     arch: str = "x86"
     image: str = "arch/x86/boot/bzImage"
+    compiler: str = toolchain.CLANG
+    """Of the C code."""
+    strict: bool = False
+    """No warning at all, of whatever file; otherwise none of our own."""
 
     def arguments(self) -> list[str]:
         """What make has to be told."""
-        return [f"ARCH={self.arch}"]
+        return [*toolchain.make_arguments(self.compiler), f"ARCH={self.arch}"]
 
     def targets(self) -> list[str]:
         """What make has to make."""
-        return [Path(self.image).name, "modules"]
+        settings = settings_of(fragments_of(self))
+        modules = ["modules"] * (settings.get("CONFIG_MODULES") == "y")
+        return [Path(self.image).name, *modules]
 
 
 def _native(*fragments: str) -> Flavour:
@@ -46,13 +52,32 @@ def _native(*fragments: str) -> Flavour:
     return Flavour(("uml", *fragments), "um", "linux")
 
 
+def _adopted(*fragments: str, compiler: str = toolchain.CLANG) -> Flavour:
+    """A kernel as somebody else configures it."""
+    names = ("base", "guest", "strict", *fragments)
+    return Flavour(names, compiler=compiler, strict=True)
+
+
+# Of `make check-configs`: those that do not hide each other share a kernel. The last
+# one is the one before it, built once more in another folder.
+CONFIGS = {
+    "gcc": _adopted("gcc", compiler=toolchain.GCC),
+    "small": _adopted("small"),
+    "one-node": _adopted("one-node"),
+    "one-cpu": _adopted("one-cpu"),
+    "one-cpu-again": _adopted("one-cpu"),
+}
+
 FLAVOURS = {
     "guest": Flavour(("base", "guest")),
     "debug": Flavour(("base", "guest", "debug")),
     "uml": _native("uml-dynamic"),
     "uml-static": _native(),
     "uml-smp": _native("uml-dynamic", "uml-smp"),
+    **CONFIGS,
 }
+# Those that a virtual machine boots.
+BOOTED = [name for name, flavour in FLAVOURS.items() if flavour.arch == "x86"]
 
 STAMP = ".cc_swiotlb-stamp"
 CONFIG_STAMP = ".cc_swiotlb-config-stamp"
@@ -74,14 +99,18 @@ class Kernel:
 
     def make_arguments(self) -> list[str]:
         """What make has to be told to build a module for it."""
-        arguments = toolchain.make_arguments()
-        return [*arguments, *FLAVOURS[self.flavour].arguments()]
+        return FLAVOURS[self.flavour].arguments()
+
+
+def fragments_of(flavour: Flavour) -> list[Path]:
+    """The configuration fragments of a flavour; later ones win."""
+    folder = repository.TESTING / "configs"
+    return [folder / f"{name}.config" for name in flavour.fragments]
 
 
 def fragments(flavour: str) -> list[Path]:
-    """The configuration fragments of a flavour; later ones win."""
-    names = FLAVOURS[flavour].fragments
-    return [repository.TESTING / "configs" / f"{name}.config" for name in names]
+    """The same by its name."""
+    return fragments_of(FLAVOURS[flavour])
 
 
 def settings_of(paths: list[Path]) -> dict[str, str]:
@@ -110,6 +139,7 @@ def _key(tree: source.Source, flavour: str) -> str:
         repository.kernel_inputs(),
         toolchain.identity(),
         settings_of(fragments(flavour)),
+        FLAVOURS[flavour].arguments(),
     )
 
 
@@ -121,9 +151,12 @@ def _sharing(tree: source.Source) -> list[str]:
     return ["--reflink=auto"]
 
 
-def _update_tree(tree: source.Source) -> Path:
-    """The patched tree, made if it does not exist, brought up to date if it does."""
-    patched = cache.root() / "tree" / tree.name
+def update_tree(tree: source.Source, name: str, *options: str) -> Path:
+    """A patched tree, made if it does not exist, brought up to date if it does.
+
+    The caller holds the lock "kernel".
+    """
+    patched = cache.root() / "tree" / name
     if not patched.exists():
         with cache.new_folder(patched) as folder:
             with progress.Step("copying the kernel source"):
@@ -135,7 +168,7 @@ def _update_tree(tree: source.Source) -> Path:
             shutil.rmtree(folder / ".git", ignore_errors=True)
     tool = repository.ROOT / "tools" / "install-tree"
     result = subprocess.run(
-        [sys.executable, str(tool), "--test", str(patched)],
+        [sys.executable, str(tool), *options, str(patched)],
         capture_output=True,
         text=True,
         check=False,
@@ -153,7 +186,6 @@ def _make(tree: Path, folder: Path, flavour: str) -> list[str]:
         "-C",
         str(tree),
         f"O={folder}",
-        *toolchain.make_arguments(),
         *FLAVOURS[flavour].arguments(),
     ]
 
@@ -213,10 +245,8 @@ def _own_files(tree: Path) -> list[str]:
     return found
 
 
-def own_warnings(log: str, tree: Path) -> list[str]:
-    """The compiler's warnings about files of this project, with their places."""
-    # The linker's and objtool's warnings name functions instead of files.
-    own = [*_own_files(tree), "cc_swiotlb"]
+def warnings_of(log: str) -> list[str]:
+    """The warnings of compilers and other tools, with their places."""
     found = []
     lines = log.splitlines()
     for index, line in enumerate(lines):
@@ -227,9 +257,15 @@ def own_warnings(log: str, tree: Path) -> list[str]:
             text += "".join(each for each in near if each.startswith(" "))
         elif "warning:" not in line.lower():
             continue
-        if any(name in text for name in own):
-            found.append(text)
+        found.append(text)
     return found
+
+
+def own_warnings(log: str, tree: Path) -> list[str]:
+    """Those about files of this project."""
+    # The linker's and objtool's warnings name functions instead of files.
+    own = [*_own_files(tree), "cc_swiotlb"]
+    return [text for text in warnings_of(log) if any(name in text for name in own)]
 
 
 def _forget(folder: Path, tree: Path) -> None:
@@ -241,6 +277,9 @@ def _forget(folder: Path, tree: Path) -> None:
                 object_file.unlink(missing_ok=True)
         elif path.suffix in (".c", ".rs"):
             path.with_suffix(".o").unlink(missing_ok=True)
+    # What is not said of a source is said when all is linked.
+    for name in ("vmlinux.o", "vmlinux"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _errors(text: str) -> str:
@@ -254,7 +293,14 @@ def _errors(text: str) -> str:
     return "\n".join(lines[first : first + 40])
 
 
-def _compile(tree: Path, folder: Path, flavour: str, locks: list[int]) -> None:
+def run_make(
+    title: str,
+    command: list[str],
+    folder: Path,
+    locks: list[int],
+    **settings: str,
+) -> str:
+    """Runs make in a build folder and shows how far it is; returns what it said."""
     log = folder / LOG
     history = folder / ".cc_swiotlb-steps"
     expected = int(history.read_text()) if history.exists() else 0
@@ -268,12 +314,11 @@ def _compile(tree: Path, folder: Path, flavour: str, locks: list[int]) -> None:
         total = f" of about {expected}" if expected >= count > 0 else ""
         return f"{count}{total} steps"
 
-    command = [*_make(tree, folder, flavour), f"-j{len(os.sched_getaffinity(0))}"]
-    step = progress.Step(f"building the kernel, flavour {flavour}", detail)
+    step = progress.Step(f"building the kernel, {title}", detail)
     with open(log, "wb") as output, step:
         process = subprocess.Popen(
-            [*command, *FLAVOURS[flavour].targets()],
-            env=toolchain.environment(),
+            [*command, f"-j{len(os.sched_getaffinity(0))}"],
+            env=toolchain.environment() | settings,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -289,16 +334,28 @@ def _compile(tree: Path, folder: Path, flavour: str, locks: list[int]) -> None:
             raise
     text = log.read_text(encoding="utf-8", errors="replace")
     if status:
-        raise Failure(f"{_errors(text)}\nthe kernel did not build, see {log}")
-    warnings = own_warnings(text, tree)
-    if warnings:
-        _forget(folder, tree)
-        raise Failure("\n".join(warnings) + f"\nwarnings in our own files, see {log}")
+        raise Failure(f"{_errors(text)}\nthe kernel, {title}, did not build, see {log}")
     if done() > expected:
         history.write_text(str(done()))
+    return text
+
+
+def _compile(tree: Path, folder: Path, flavour: str, locks: list[int]) -> None:
+    title = f"flavour {flavour}"
+    command = [*_make(tree, folder, flavour), *FLAVOURS[flavour].targets()]
+    text = run_make(title, command, folder, locks)
+    # With "strict" the compilers stop at a warning; this is for all other tools.
+    strict = FLAVOURS[flavour].strict
+    warnings = warnings_of(text) if strict else own_warnings(text, tree)
+    if warnings:
+        _forget(folder, tree)
+        where = "" if strict else " in our own files"
+        raise Failure(
+            "\n".join(warnings) + f"\n{title}: warnings{where}, see {folder / LOG}"
+        )
     # Without a module in the configuration there is no Module.symvers yet.
     symvers = folder / "Module.symvers"
-    if not symvers.exists():
+    if "modules" in FLAVOURS[flavour].targets() and not symvers.exists():
         shutil.copy2(folder / "vmlinux.symvers", symvers)
 
 
@@ -333,7 +390,7 @@ def _build(flavour: str, locks: list[int]) -> Kernel:
     folder.mkdir(parents=True, exist_ok=True)
     stamp = folder / STAMP
     stamp.unlink(missing_ok=True)
-    patched = _update_tree(tree)
+    patched = update_tree(tree, tree.name, "--test")
     _configure(patched, folder, flavour)
     _compile(patched, folder, flavour, locks)
     # What was edited while the build ran may not be in it.

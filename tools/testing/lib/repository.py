@@ -13,6 +13,7 @@ TESTING = ROOT / "tools" / "testing"
 # Files of these kinds are compiled.
 COMPILED_SUFFIXES = (".c", ".h", ".rs", ".S")
 COMPILED_NAMES = ("Makefile", "Kbuild", "Kconfig")
+BUILT_IN = "tools/testing/dma_test/"
 
 
 def series() -> list[str]:
@@ -44,10 +45,11 @@ def kernel_inputs() -> str:
     wanted = []
     for name in _files():
         path = Path(name)
-        # The modules under tools/ are built by the tests that use them.
+        # The modules under tools/ are built by the tests that use them, but for the
+        # one that can be built in.
         compiled = (
             path.suffix in COMPILED_SUFFIXES or path.name in COMPILED_NAMES
-        ) and not name.startswith("tools/")
+        ) and (not name.startswith("tools/") or name.startswith(BUILT_IN))
         if compiled or path.suffix in (".patch", ".config"):
             wanted.append(ROOT / path)
     wanted.append(ROOT / "tools" / "install-tree")

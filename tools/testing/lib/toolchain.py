@@ -8,6 +8,8 @@ others, and that the environment has nothing that would change a build.
 import os
 from pathlib import Path
 
+CLANG, GCC = "clang", "gcc"
+
 PACKAGES = Path("/usr/share/cc_swiotlb/packages")
 
 
@@ -23,13 +25,16 @@ def environment() -> dict[str, str]:
     }
 
 
-def make_arguments() -> list[str]:
-    """What make has to be told to use them."""
-    return ["LLVM=1"]
+def make_arguments(compiler: str = CLANG) -> list[str]:
+    """What make has to be told to use them; gcc is what it uses by itself."""
+    return ["LLVM=1"] if compiler == CLANG else []
 
 
 def identity() -> str:
-    """A short name for the versions of all tools."""
+    """A short name for the versions of all tools that a kernel's bits come from.
+
+    tools/testing/toolroot/identity has the list.
+    """
     return os.environ["CC_SWIOTLB_TOOLS"]
 
 

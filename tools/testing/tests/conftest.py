@@ -69,22 +69,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The DMA API test module for the guest kernel."""
-    return vm.build_module("dma_test", False, tmp_path_factory.mktemp("module"))
+    return vm.build_module("dma_test", tmp_path_factory.mktemp("module"))
 
 
 @pytest.fixture(scope="session")
 def debug_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The DMA API test module for the debug kernel."""
-    return vm.build_module("dma_test", True, tmp_path_factory.mktemp("debug-module"))
+    return vm.build_module("dma_test", tmp_path_factory.mktemp("debug-module"), "debug")
 
 
 @pytest.fixture(scope="session")
 def torture_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The torture module for the guest kernel."""
-    return vm.build_module("torture", False, tmp_path_factory.mktemp("torture"))
+    return vm.build_module("torture", tmp_path_factory.mktemp("torture"))
 
 
 @pytest.fixture(scope="session")
 def debug_torture_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The torture module for the debug kernel."""
-    return vm.build_module("torture", True, tmp_path_factory.mktemp("debug-torture"))
+    return vm.build_module("torture", tmp_path_factory.mktemp("debug-torture"), "debug")

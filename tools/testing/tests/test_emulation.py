@@ -22,7 +22,7 @@ EMULATION_WARNS = r"WARNING: at cc_emul_check_free"
 @pytest.fixture(scope="module")
 def convert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The module that converts memory when it is told to."""
-    return vm.build_module("convert", False, tmp_path_factory.mktemp("convert"))
+    return vm.build_module("convert", tmp_path_factory.mktemp("convert"))
 
 
 class Steps:

@@ -7,12 +7,54 @@ import subprocess
 
 import pytest
 import vm
+from lib import kernel, toolchain
 
 
-@pytest.mark.parametrize("debug", [False, True], ids=["guest", "debug"])
-def test_build(debug):
+@pytest.mark.parametrize("flavour", ["guest", "debug"])
+def test_build(flavour):
     """Both kernels; a warning in a file of ours is an error to ccvm."""
-    assert (vm.kdir(debug) / "arch/x86/boot/bzImage").is_file()
+    assert (vm.kdir(flavour) / "arch/x86/boot/bzImage").is_file()
+
+
+SAID = """\
+  CC      mm/page_alloc.o
+mm/page_alloc.c:12:3: warning: unused variable 'x' [-Wunused-variable]
+kernel/dma/cc_swiotlb/glue/trace.c:1:1: warning: odd
+warning: unused import: `core::mem`
+ --> kernel/dma/cc_swiotlb/pool/mod.rs:3:5
+vmlinux.o: warning: objtool: cc_swiotlb_map+0x1: unreachable
+  RUSTC   warnings/are/not/in/names.o
+"""
+
+
+def test_warnings_are_found(tmp_path):
+    """All warnings, and of them our own."""
+    found = kernel.warnings_of(SAID)
+    assert [line.split()[0] for line in found] == [
+        "mm/page_alloc.c:12:3:",
+        "kernel/dma/cc_swiotlb/glue/trace.c:1:1:",
+        "warning:",
+        "vmlinux.o:",
+    ]
+    assert kernel.own_warnings(SAID, tmp_path) == found[1:]
+
+
+def test_kernels_are_kept_by_what_builds_them():
+    """A kernel that other compilers have built is another kernel."""
+    assert vm.kdir().parents[1].name == toolchain.identity()
+
+
+def test_configurations_are_strict():
+    """What `make check-configs` builds may not warn at all, by its compilers' rule."""
+    assert len(kernel.CONFIGS) >= 5
+    makefile = (vm.ROOT / "GNUmakefile").read_text(encoding="utf-8")
+    listed = re.search(r"^CONFIGS := (.*)$", makefile, re.M)
+    assert listed[1].split() == list(kernel.CONFIGS)
+    for name, flavour in kernel.CONFIGS.items():
+        wanted = kernel.settings_of(kernel.fragments(name))
+        assert flavour.strict and wanted["CONFIG_WERROR"] == "y", name
+        assert flavour.arguments()[0] == ("ARCH=x86" if name == "gcc" else "LLVM=1")
+    assert vm.make_arguments("gcc") == [] and vm.make_arguments() == ["LLVM=1"]
 
 
 def test_without_kunit(tmp_path):

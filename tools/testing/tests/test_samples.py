@@ -14,7 +14,7 @@ BYTES = 64 * 4096
 def driver(tmp_path_factory):
     """The sample driver, built for the guest's kernel."""
     output = tmp_path_factory.mktemp("driver")
-    return vm.build_module("platform_driver", False, output, vm.ROOT / "samples")
+    return vm.build_module("platform_driver", output, parent=vm.ROOT / "samples")
 
 
 def test_platform_driver(driver):

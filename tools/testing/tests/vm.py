@@ -210,35 +210,40 @@ def lines(text: str, pattern: str) -> list[str]:
     return [line for line in text.splitlines() if re.search(pattern, line)]
 
 
-def make_arguments() -> list[str]:
+def make_arguments(flavour: str = "guest") -> list[str]:
     """What to give make so that it uses the kernel's toolchain."""
     done = subprocess.run(
-        [CCVM, "make-args"], capture_output=True, text=True, check=True
+        [CCVM, "make-args", "--flavour", flavour],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return shlex.split(done.stdout)
 
 
-def kdir(debug: bool = False) -> Path:
+def kdir(flavour: str = "guest") -> Path:
     """The kernel's build folder."""
-    words = [str(CCVM), "kdir"] + ["--debug"] * debug
+    words = [str(CCVM), "kdir", "--flavour", flavour]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
     return Path(done.stdout.strip())
 
 
-def build_module(name: str, debug: bool, output: Path, parent: Path = TESTING) -> Path:
+def build_module(
+    name: str, output: Path, flavour: str = "guest", parent: Path = TESTING
+) -> Path:
     """A test module, `name` being its folder, for one of the kernels."""
     output.mkdir(parents=True, exist_ok=True)
-    folder = kdir(debug)
+    folder = kdir(flavour)
     words = ["make", "-C", str(folder), f"M={parent / name}", f"MO={output}"]
     environment = {**os.environ, "PATH": f"/usr/sbin:/sbin:{os.environ['PATH']}"}
     done = subprocess.run(
-        [*words, *make_arguments(), "W=1", "modules"],
+        [*words, *make_arguments(flavour), "W=1", "modules"],
         capture_output=True,
         text=True,
         env=environment,
         check=False,
     )
     said = done.stdout + done.stderr
-    assert done.returncode == 0, said[-4000:]
-    assert "warning:" not in said.lower(), said[-4000:]
+    assert done.returncode == 0, f"flavour {flavour}: {said[-4000:]}"
+    assert "warning:" not in said.lower(), f"flavour {flavour}: {said[-4000:]}"
     return output / f"cc_swiotlb_{name}.ko"
