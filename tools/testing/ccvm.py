@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from lib import (
+    deb,
     disks,
     initramfs,
     kernel,
@@ -157,6 +158,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     _add_flavour(run)
     add(
+        "--deb",
+        action="store_true",
+        help="the kernel of make check-deb, in the Debian system that its package is "
+        "installed into, which has a disk of its own; shell and programs are Debian's",
+    )
+    add(
         "--timeout",
         type=float,
         default=None,
@@ -229,8 +236,14 @@ def run(arguments: argparse.Namespace) -> int:
         qemu=arguments.qemu_append.split(),
     )
     disks.check(options)
-    built = kernel.build(arguments.flavour)
-    guest = session.Session(options, built, initramfs.build())
+    if arguments.deb:
+        built = deb.installed()
+        options.append = f"{built.arguments} {options.append}"
+        options.qemu += built.disk
+        guest = session.Session(options, built, built.initramfs)
+    else:
+        built = kernel.build(arguments.flavour)
+        guest = session.Session(options, built, initramfs.build())
     guest.added = [path.absolute() for path in arguments.add]
     guest.allow_warnings = arguments.allow_warnings
     guest.shared_file = arguments.shared_file

@@ -14,7 +14,7 @@ import pytest
 sys.dont_write_bytecode = True
 
 TESTS = Path(__file__).resolve().parent / "tests"
-# What takes too long to be run each time: `make check-configs`.
+# What takes too long to be run each time: `make check-configs`, `make check-deb`.
 EXTRA = TESTS / "extra"
 
 

@@ -167,6 +167,8 @@ class Session:
         with open(path, "wb") as file:
             with open(self.initramfs, "rb") as base:
                 shutil.copyfileobj(base, file)
+            # One that is compressed may end anywhere.
+            file.write(b"\0" * (-file.tell() % 4))
             archive = Archive(file)
             settings = f"mark={self._mark}\n"
             if self.command is None:
