@@ -22,8 +22,9 @@ NOISE_KIB = 12 << 10
 def _look(name: str) -> str:
     """Prints what there is to compare."""
     return (
-        f"{vm.show(f'emulation {name}', EMULATION)}; {vm.show(f'stats {name}', vm.STATS)};"
-        f" echo '=== meminfo {name}'; cat /proc/meminfo"
+        f"{vm.show(f'emulation {name}', EMULATION)}; "
+        f"{vm.show(f'stats {name}', vm.STATS)}; "
+        f"echo '=== meminfo {name}'; cat /proc/meminfo"
     )
 
 
@@ -115,7 +116,10 @@ def test_all_comes_back():
     """What was lent to a driver that is gone is lent to nobody."""
     result = _rebind()
     before, after = (
-        {key: result.count(key, f"stats {name}") for key in ("lent_bytes", "shared_bytes")}
+        {
+            key: result.count(key, f"stats {name}")
+            for key in ("lent_bytes", "shared_bytes")
+        }
         for name in ("before", "after")
     )
     assert after["lent_bytes"] == before["lent_bytes"] > 0

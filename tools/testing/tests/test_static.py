@@ -203,11 +203,11 @@ def test_executables():
 
 
 # Of the code that the kernel runs: lines of Rust, of a Rust source with its tests, and
-# of the C glue, which was that large before there were spans.
-# The aim for the logic is 2,800 lines; until then it only shrinks.
-RUST_LOGIC = 3911
+# of the C glue. They only shrink. What bounces has 3,565 and 324 of them; the others
+# came with what is lent.
+RUST_LOGIC = 3910
 RUST_FILE = 400
-C_GLUE = 371
+C_GLUE = 369
 
 # Which folder may use which; `crate` stands for what cc_swiotlb.rs defines itself. A
 # mapping goes down through pool/ and never meets kccd/.
