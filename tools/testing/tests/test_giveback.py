@@ -179,7 +179,7 @@ before=$(shared); echo "before: $before"
 load; sleep 3
 echo "grown: $(shared)"
 echo 2 >/proc/sys/vm/drop_caches
-back $((before + {CHUNK_BYTES})) 50
+back $((before + 2 * {CHUNK_BYTES})) 50
 """,
         *("--append", "cc_swiotlb.idle_ms=3600000"),
     )
@@ -187,8 +187,9 @@ back $((before + {CHUNK_BYTES})) 50
     grown = int(vm.lines(result.stdout, "^grown: ")[0].split()[1])
     shared, start, end = map(float, vm.lines(result.stdout, "^back: ")[0].split()[1:])
     assert grown > 1.3 * before, "it came back by itself"
-    # To the chunk: what a CPU holds again by now keeps a span of the last one.
-    assert shared <= before + CHUNK_BYTES, result.tail()
+    # To two chunks: what a CPU holds again by now keeps a span of one, and what was
+    # lent for the drivers' lists, of which they gave nothing back, of another.
+    assert shared <= before + 2 * CHUNK_BYTES, result.tail()
     assert end - start < 4, result.tail()
 
 
