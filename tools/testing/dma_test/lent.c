@@ -34,6 +34,8 @@ static void dt_one_coherent(struct dt *dt, size_t size, gfp_t gfp)
 	cpu = dma_alloc_coherent(dt->dev, size, &dma, gfp);
 	if (!dt_expect(cpu, "no %zu bytes, gfp %#x", size, gfp))
 		return;
+	if (dt_fault == DT_FAULT_LEAK)
+		cpu[whole - 1] = 1;
 	dt_expect(dt_is_zero(cpu, whole), "%zu bytes are not zeroed", size);
 	dt_expect(!(dma & ((PAGE_SIZE << get_order(size)) - 1)),
 		  "%zu bytes at %pad are not aligned", size, &dma);
@@ -85,6 +87,8 @@ void dt_coherent_atomic(struct dt *dt)
 		dt_expect(dt_is_zero(all[n].cpu, all[n].size), "not zeroed");
 		memset(all[n].cpu, n + 1, all[n].size);
 	}
+	if (dt_fault == DT_FAULT_OVERLAP && n)
+		all[0].cpu[all[0].size - 1] = 0;
 	for (i = 0; i < n; i++) {
 		dt_expect(!memchr_inv(all[i].cpu, i + 1, all[i].size),
 			  "number %u was overwritten", i);
@@ -132,6 +136,8 @@ void dt_lent_mapping(struct dt *dt)
 			dma_sync_single_for_device(dt->dev, dma, size, dir);
 			dma_sync_single_for_cpu(dt->dev, dma, size, dir);
 			dma_unmap_single(dt->dev, dma, size, dir);
+			if (dt_fault == DT_FAULT_COPY_BACK)
+				cpu[offset] = n;
 			dt_expect(cpu[offset] == (u8)~n,
 				  "something was copied");
 		}
