@@ -138,7 +138,7 @@ def test_not_started():
     assert result.section("off").strip() == "state: off"
     said = vm.lines(result.console, "cc_swiotlb: ")
     assert "swiotlb is off, and nothing is bounced without it" in said[0]
-    assert "cannot start (ENODEV), only the legacy pool serves" in said[1]
+    assert re.search(r"cannot start \(.*\), only the legacy pool serves", said[1])
 
 
 def test_reason_of_a_refusal():
