@@ -133,8 +133,13 @@ void dt_lent_mapping(struct dt *dt)
 				  size, &dma, &own, offset);
 			/* The device writes while the CPU has it. */
 			cpu[offset] = ~n;
-			dma_sync_single_for_device(dt->dev, dma, size, dir);
-			dma_sync_single_for_cpu(dt->dev, dma, size, dir);
+			/* DMA_API_DEBUG takes the allocation for the mapping. */
+			if (!IS_ENABLED(CONFIG_DMA_API_DEBUG)) {
+				dma_sync_single_for_device(dt->dev, dma, size,
+							   dir);
+				dma_sync_single_for_cpu(dt->dev, dma, size,
+							dir);
+			}
 			dma_unmap_single(dt->dev, dma, size, dir);
 			if (dt_fault == DT_FAULT_COPY_BACK)
 				cpu[offset] = n;

@@ -84,8 +84,11 @@ static bool tt_lent_map(struct tt_thread *t, struct tt_map *m)
 		tt_count(TT_REFUSED);
 		return false;
 	}
-	dma_sync_single_for_cpu(m->dev, dma, size, dir);
-	dma_sync_single_for_device(m->dev, dma, size, dir);
+	/* DMA_API_DEBUG cannot tell the mapping from the allocation then. */
+	if (!IS_ENABLED(CONFIG_DMA_API_DEBUG)) {
+		dma_sync_single_for_cpu(m->dev, dma, size, dir);
+		dma_sync_single_for_device(m->dev, dma, size, dir);
+	}
 	dma_unmap_single(m->dev, dma, size, dir);
 	if (dma != m->dma + from) {
 		tt_count(TT_LENT_BOUNCED);
