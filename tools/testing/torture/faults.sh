@@ -27,11 +27,12 @@ say_faults()
 	say "injected:$text"
 }
 
-# Wants two chunks more than there are now, so that kccd has to convert.
+# Wants two chunks, or that many bytes, more than there are now, so that kccd has to
+# convert.
 want_more()
 {
 	kept_watermark=$(cat $parameters/watermark)
-	echo $(($(counter shared_bytes) + 4194304)) >$parameters/watermark
+	echo $(($(counter shared_bytes) + ${1:-4194304})) >$parameters/watermark
 }
 
 want_as_before()
@@ -127,7 +128,8 @@ allocations()
 	echo "$budget" >"$2/times"
 	echo 1 >"/proc/$kccd/make-it-fail"
 	echo 50 >"$2/probability"
-	want_more
+	# More than there ever were: what has been described once is described for good.
+	want_more 67108864
 	while_it_fails "$2"
 	echo 0 >"$2/probability"
 	echo 0 >"/proc/$kccd/make-it-fail"
