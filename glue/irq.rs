@@ -3,7 +3,7 @@
 //! Interrupts of this CPU, disabled for a few instructions.
 //!
 //! `local_interrupt_disable()` of the `kernel` crate counts how deep it is nested, which takes longer
-//! than all that is done with a magazine.
+//! than all that is done with a stack.
 
 use kernel::{
     bindings,

@@ -4,8 +4,9 @@
 //!
 //! # Ordering
 //!
-//! A slot has one owner at a time: a magazine, the mapping, or whoever ends the mapping. Ownership
-//! passes by the lock or the disabled interrupts that guard the magazine.
+//! A slot has one owner at a time: its span, a CPU's stack, the mapping or borrower that has it, or
+//! whoever ends the mapping. Ownership passes by the depot's lock, or by the disabled interrupts that
+//! guard the stack.
 //!
 //! [`Slot::begin`] ends with a write barrier, after which the driver gets the address and stores it
 //! somewhere. Who loads it from there, on another CPU and even without any ordering of the driver's
