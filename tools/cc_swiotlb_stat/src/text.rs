@@ -9,10 +9,8 @@ pub fn shown<T>(value: Option<T>, show: impl Fn(T) -> String) -> String {
 
 /// A number of bytes: `512 B`, `34.0 MiB`.
 pub fn bytes(bytes: u64) -> String {
-    let (mut value, mut units) = (
-        bytes as f64,
-        ["B", "KiB", "MiB", "GiB", "TiB", "PiB"].iter(),
-    );
+    let mut value = bytes as f64;
+    let mut units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"].iter();
     let mut unit = units.next();
     while value >= 999.95 && units.len() > 0 {
         (value, unit) = (value / 1024.0, units.next());
