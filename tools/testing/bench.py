@@ -39,6 +39,7 @@ class Bench:
     rounds: int
     quick: bool
     scratch: Path
+    counted: str
     step: Callable[[str], None] = lambda text: progress.note(f"  {text}")
 
     def _machine(self, flavour: str, arguments: str, memory: str) -> native.Machine:
@@ -100,12 +101,12 @@ class Bench:
 
     def instructions(self) -> list:
         """Exact numbers of instructions."""
-        built = module.build(kernel.build("guest"), self.scratch / "guest")
+        built = module.build(kernel.build(self.counted), self.scratch / self.counted)
         return instructions.measure(built, self.quick, self.step)
 
     def longest(self) -> list:
         """The longest ways, in instructions."""
-        built = module.build(kernel.build("guest"), self.scratch / "guest")
+        built = module.build(kernel.build(self.counted), self.scratch / self.counted)
         return instructions.longest(built, self.step)
 
     def fio(self) -> list:
@@ -135,6 +136,9 @@ def parse() -> argparse.Namespace:
     add("--quick", action="store_true", help="within five minutes, less exact")
     add("--rounds", type=int, default=5, metavar="N", help="5")
     add("--only", action="append", choices=PARTS, help="measure this part alone")
+    flavours = ("guest", *kernel.CONFIGS)
+    text = "the kernel whose instructions are counted, guest"
+    add("--flavour", choices=flavours, default="guest", help=text)
     add("--report", action="store_true", help="measure nothing, draw what is there")
     default = repository.ROOT / "build" / "bench"
     add("--output", type=Path, default=default, metavar="FOLDER", help="build/bench")
@@ -146,7 +150,9 @@ def run(arguments: argparse.Namespace) -> None:
     output = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="cc-swiotlb-bench-") as scratch:
-        bench = Bench(arguments.rounds, arguments.quick, Path(scratch))
+        bench = Bench(
+            arguments.rounds, arguments.quick, Path(scratch), arguments.flavour
+        )
         for name in arguments.only or PARTS:
             title, measure = PARTS[name]
             started = time.monotonic()

@@ -31,8 +31,8 @@ NOBODY = {
 # The system that the package is installed into: what the tests need.
 APT_SOURCES = Path("/etc/apt/sources.list.d/tools.list")
 APT_MIRROR = Path("/etc/apt/apt.conf.d/mirror")
-PACKAGES = ("busybox-static", "e2fsprogs", "fio", "initramfs-tools", "udev")
-PACKAGES += ("xfsprogs", "zstd")
+PACKAGES = ("bpftrace", "busybox-static", "e2fsprogs", "fio", "initramfs-tools")
+PACKAGES += ("udev", "xfsprogs", "zstd")
 LABEL = "cc_swiotlb"
 IMAGE_SIZE = "2G"
 INIT = "/usr/lib/ccvm/init"

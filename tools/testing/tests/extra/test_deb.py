@@ -6,6 +6,7 @@
 
 import re
 import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ from lib import deb, kernel, source
 
 IO = str(vm.TESTING / "workload")
 SYSFS = "/sys/kernel/mm/cc_swiotlb"
+LOAD = "dd if=/dev/nvme0n1 of=/dev/null iflag=direct bs=4k count=500 2>/dev/null"
+# It makes the allocator grow: more than the watermark at a time.
+GROW = "echo 192M >/sys/module/cc_swiotlb/parameters/watermark"
 DOCUMENT = vm.ROOT / "Documentation" / "deb.rst"
+ADMIN = vm.ROOT / "Documentation" / "admin.rst"
 
 
 @vm.once
@@ -155,10 +160,30 @@ def test_configuration_is_debians(folder):
         assert ours[f"CONFIG_{name}"] == "y" == theirs[f"CONFIG_{name}"], name
 
 
+def _tracing() -> list[str]:
+    """The three recipes of the section on tracing in the guide, as they stand there."""
+    text = ADMIN.read_text(encoding="utf-8").partition("\nTracing\n=======\n")[2]
+    hist, events, program = (
+        textwrap.dedent("".join(block))
+        for block in re.findall(r"::\n\n((?:\t.*\n)+)", text)
+    )
+    # What shows something stands between load and the end of it.
+    begin, cat, end = hist.strip().rsplit("\n", 2)
+    return [
+        f"({begin}\n{LOAD}\n{cat}\n{end})",
+        f"(cd /sys/kernel/tracing\n{events.replace('cat', 'timeout 3 cat')})"
+        f" >/tmp/pipe & sleep 1; {GROW}\n"
+        "wait; cat /tmp/pipe",
+        f"{program.replace('bpftrace', 'timeout -s INT 15 bpftrace', 1)} &\n"
+        f"sleep 10; {LOAD}; wait",
+    ]
+
+
 @vm.once
 def _run() -> vm.Result:
     """Disk I/O in the Debian system that the package was installed into."""
     modules = " ".join(deb.modules())
+    hist, events, program = _tracing()
     return vm.run(
         f"""
 echo '=== system'
@@ -182,6 +207,10 @@ for each in {modules}; do
 	modprobe $each 2>/tmp/said || sed "s/^/$each: /" /tmp/said
 done
 lsmod
+mount -t tracefs none /sys/kernel/tracing
+echo '=== hist'; {hist}
+echo '=== events'; {events}
+echo '=== bpftrace'; {program}
 echo '=== end'
 """,
         # Much is written at once: it is not about what is short for a moment.
@@ -238,3 +267,24 @@ def test_modules_load():
     assert not bad, bad
     loaded = set(re.findall(r"^(\w+) +\d+ +\d+", said, re.M))
     assert len(loaded) > 100, sorted(loaded)
+
+
+def test_recipe_hist_triggers():
+    """That for mappings by device and size counts a known load to the unit."""
+    found = re.findall(
+        r"dev_name: (\S+), size: ~ 2\^(\d+) *\} hitcount: +(\d+)",
+        _run().section("hist"),
+    )
+    assert ("12", "500") in [(size, count) for _, size, count in found], found
+
+
+def test_recipe_events():
+    """That for growth shows each conversion."""
+    assert "cc_swiotlb_refill: " in _run().section("events")
+
+
+def test_recipe_bpftrace():
+    """That for how long mappings live shows them all, by device."""
+    said = _run().section("bpftrace")
+    (table,) = re.findall(r"^@us\[\S+\]:\s*\n((?:[\[(].*\n?)+)", said, re.M)
+    assert sum(int(n) for n in re.findall(r"[])] +(\d+) +\|", table)) >= 500, said
