@@ -33,13 +33,13 @@ class Watcher:
     def __exit__(self, *_exception) -> None:
         self._stop.set()
         self._thread.join()
-        self._look()
+        self.look()
 
     def _watch(self) -> None:
         while not self._stop.wait(0.2):
-            self._look()
+            self.look()
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """One pass; the most that was ever seen of each word is kept."""
         try:
             with open(self.path, "rb") as file:
