@@ -159,6 +159,9 @@ def _build(
     patched = kernel.update_tree(tree, f"{tree.name}-deb", *options)
     with progress.Step("configuring it as Debian does"):
         configure(tree, patched, folder, test)
+    nothing = base / "dpkg"
+    (nothing / "info").mkdir(parents=True, exist_ok=True)
+    (nothing / "status").touch()
     # They appear beside the build folder.
     for old in base.glob("linux-*.*"):
         old.unlink()
@@ -171,9 +174,8 @@ def _build(
         KDEB_CHANGELOG_DIST="unstable",
         # A package with debugging symbols is large and slow to make.
         DEB_BUILD_PROFILES="pkg.linux-upstream.nokerneldbg",
-        # The root of tools shows no list of packages, in which it has all that is asked
-        # for.
-        DPKG_FLAGS="--no-check-builddeps",
+        # The root of tools has all that is asked for, but no list of its packages.
+        DPKG_FLAGS=f"--no-check-builddeps --admindir={nothing}",
         **NOBODY,
     )
     # No other module is to be signed with it.
