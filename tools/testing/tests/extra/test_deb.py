@@ -103,7 +103,7 @@ def test_users_get_no_emulation(folder):
         assert ("CONFIG_CC_EMUL" in settings) == test
     maps = [_file(test, r"boot/System.map-.*") for test in (False, True)]
     assert [" cc_emul_shared_bit" in each for each in maps] == [False, True]
-    assert all(" cc_swiotlb_map" in each for each in maps)
+    assert all(" __cc_swiotlb_map" in each for each in maps)
 
 
 def _differences(folder: Path) -> set[str]:
@@ -174,7 +174,7 @@ def _tracing() -> list[str]:
         f"(cd /sys/kernel/tracing\n{events.replace('cat', 'timeout 3 cat')})"
         f" >/tmp/pipe & sleep 1; {GROW}\n"
         "wait; cat /tmp/pipe",
-        f"{program.replace('bpftrace', 'timeout -s INT 15 bpftrace', 1)} &\n"
+        f"{program.strip().replace('bpftrace', 'timeout -s INT 15 bpftrace', 1)} &\n"
         f"sleep 10; {LOAD}; wait",
     ]
 
@@ -195,7 +195,7 @@ for each in xfs ext4 btrfs; do modprobe $each; done
 mkfs.xfs -q -f /dev/nvme0n1 && mkdir -p /mnt/x && mount /dev/nvme0n1 /mnt/x &&
 	cp -r /usr/bin /mnt/x && umount /mnt/x && mount -o ro /dev/nvme0n1 /mnt/x &&
 	(cd /usr/bin && find . -type f -exec sha256sum {{}} +) >/tmp/sums &&
-	(cd /mnt/x/bin && sha256sum --quiet --check /tmp/sums) && umount /mnt/x
+	(cd /mnt/x/bin && sha256sum -c -s /tmp/sums) && umount /mnt/x
 echo "xfs: $?"; wc -l </tmp/sums
 for disk in /dev/vd?; do
 	[ "$(blkid -s LABEL -o value $disk)" = {deb.LABEL} ] || spare=${{disk#/dev/}}
@@ -207,7 +207,6 @@ for each in {modules}; do
 	modprobe $each 2>/tmp/said || sed "s/^/$each: /" /tmp/said
 done
 lsmod
-mount -t tracefs none /sys/kernel/tracing
 echo '=== hist'; {hist}
 echo '=== events'; {events}
 echo '=== bpftrace'; {program}
@@ -284,7 +283,7 @@ def test_recipe_events():
 
 
 def test_recipe_bpftrace():
-    """That for how long mappings live shows them all, by device."""
+    """That for how long mappings live shows them all."""
     said = _run().section("bpftrace")
-    (table,) = re.findall(r"^@us\[\S+\]:\s*\n((?:[\[(].*\n?)+)", said, re.M)
+    (table,) = re.findall(r"^@us:\s*\n((?:[\[(].*\n?)+)", said, re.M)
     assert sum(int(n) for n in re.findall(r"[])] +(\d+) +\|", table)) >= 500, said
