@@ -28,8 +28,7 @@ use glue::{
 };
 use kccd::Kccd;
 use kernel::{
-    debugfs,
-    debugfs::Dir,
+    debugfs::Scope,
     prelude::*,
     sync::SetOnce, //
 };
@@ -61,57 +60,29 @@ pub(crate) fn pool() -> Option<&'static Pool> {
 
 /// The module, which is built in and stays.
 struct CcSwiotlb {
-    _debugfs: Option<Files>,
+    _debugfs: Option<DebugFiles>,
 }
 
-/// A file in debugfs, about the pool if there is one.
-type PoolFile = Pin<KBox<debugfs::File<Option<&'static Pool>>>>;
+/// What is to be seen in debugfs, about the pool if there is one.
+type DebugFiles = Pin<KBox<Scope<Option<&'static Pool>>>>;
 
-/// What is to be seen in debugfs. Nobody depends on it: files that cannot be made are missing.
-struct Files {
-    _dir: Dir,
-    _stats: PoolFile,
-    _of_pool: Option<[PoolFile; 3]>,
-}
-
-impl Files {
-    fn new(pool: Option<&'static Pool>) -> Result<Self> {
-        let dir = Dir::new(c"cc_swiotlb");
-        let stats = KBox::pin_init(
-            dir.read_callback_file(c"stats", pool, &|pool: &Option<&Pool>, out| {
-                Pool::write_stats(*pool, out)
-            }),
-            GFP_KERNEL,
-        )?;
-        let of_pool = pool.map(|_| Self::of_pool(&dir, pool)).transpose()?;
-        Ok(Self {
-            _dir: dir,
-            _stats: stats,
-            _of_pool: of_pool,
-        })
-    }
-
-    /// What there is only where there is a pool.
-    fn of_pool(dir: &Dir, pool: Option<&'static Pool>) -> Result<[PoolFile; 3]> {
-        let classes = dir.read_callback_file(c"classes", pool, &|pool: &Option<&Pool>, out| {
-            pool.map_or(Ok(()), |pool| pool.write_classes(out))
-        });
-        let nodes = dir.read_callback_file(c"nodes", pool, &|pool: &Option<&Pool>, out| {
-            pool.map_or(Ok(()), |pool| pool.write_nodes(out))
-        });
-        // Whatever is written: every CPU returns what it holds to the depots. For tests, which can
-        // count the slots then.
-        let drain = dir.write_callback_file(c"drain", pool, &|_: &Option<&Pool>, text| {
-            text.skip(text.len())?;
-            glue::cpus::drain_all();
-            Ok(())
-        });
-        Ok([
-            KBox::pin_init(classes, GFP_KERNEL)?,
-            KBox::pin_init(nodes, GFP_KERNEL)?,
-            KBox::pin_init(drain, GFP_KERNEL)?,
-        ])
-    }
+/// Makes the files in debugfs. Nobody depends on them: those that cannot be made are missing.
+fn debug(pool: Option<&'static Pool>) -> Result<DebugFiles> {
+    let files = Scope::dir(pool, c"cc_swiotlb", |pool, dir| {
+        dir.read_callback_file(c"stats", pool, &Pool::write_stats);
+        if let Some(pool) = pool {
+            dir.read_callback_file(c"classes", *pool, &Pool::write_classes);
+            dir.read_callback_file(c"nodes", *pool, &Pool::write_nodes);
+            // Whatever is written: every CPU returns what it holds to the depots. For tests, which
+            // can count the slots then.
+            dir.write_only_callback_file(c"drain", *pool, &|_: &Pool, text| {
+                text.skip(text.len())?;
+                glue::cpus::drain_all();
+                Ok(())
+            });
+        }
+    });
+    KBox::pin_init(files, GFP_KERNEL)
 }
 
 /// Makes the files in sysfs.
@@ -164,7 +135,7 @@ impl kernel::Module for CcSwiotlb {
             pr_warn!("not all files in sysfs ({error:?})\n");
         }
         Ok(Self {
-            _debugfs: Files::new(running)
+            _debugfs: debug(running)
                 .inspect_err(|error| pr_warn!("no files in debugfs ({error:?})\n"))
                 .ok(),
         })

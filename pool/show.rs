@@ -222,7 +222,7 @@ impl Pool {
     }
 
     /// Writes the file `stats`, which there is without a pool as well.
-    pub(crate) fn write_stats(pool: Option<&Self>, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    pub(crate) fn write_stats(pool: &Option<&Self>, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let totals = pool.map_or(&[][..], |_| &TOTALS);
         [&STATE, totals].into_iter().flatten().try_for_each(|file| {
             out.write_fmt(fmt!("{}: {}\n", file.name(), file.value())) //
