@@ -6,6 +6,7 @@ use crate::params;
 use kernel::{
     error::from_result,
     fmt,
+    macros::paste,
     page::PAGE_SIZE,
     prelude::*,
     str::Formatter, //
@@ -34,50 +35,39 @@ pub(super) unsafe fn print(page: *mut c_char, value: impl fmt::Display) -> Resul
     Ok(out.bytes_written() as c_int)
 }
 
-/// The thunks of a parameter, see params.c: what sets it, by what of [`params`], and what prints it.
+/// The thunks of a parameter, see params.c: its name, and what of [`params`] is its value.
 macro_rules! text_parameter {
-    ($set:ident, $parse:ident, $get:ident, $value:ident) => {
-        /// Sets the parameter.
-        ///
-        /// # Safety
-        ///
-        /// `text` must be a valid string: without one parse_one() in kernel/params.c calls nothing.
-        #[export]
-        unsafe extern "C" fn $set(text: *const c_char) -> c_int {
-            params::configure();
-            // SAFETY: By the safety requirement.
-            from_result(|| params::$parse(unsafe { trimmed(text) }).map(|()| 0))
-        }
+    ($name:ident, $value:ident) => {
+        paste! {
+            /// Sets the parameter.
+            ///
+            /// # Safety
+            ///
+            /// `text` must be a valid string: without one parse_one() in kernel/params.c calls
+            /// nothing.
+            #[export]
+            unsafe extern "C" fn [<cc_swiotlb_set_ $name>](text: *const c_char) -> c_int {
+                params::configure();
+                // SAFETY: By the safety requirement.
+                let text = unsafe { trimmed(text) };
+                from_result(|| params::[<set_ $name>](text).map(|()| 0))
+            }
 
-        /// Prints the parameter.
-        ///
-        /// # Safety
-        ///
-        /// `page` must be a page to write to.
-        #[export]
-        unsafe extern "C" fn $get(page: *mut c_char) -> c_int {
-            // SAFETY: By the safety requirement.
-            from_result(|| unsafe { print(page, params::$value()) })
+            /// Prints the parameter.
+            ///
+            /// # Safety
+            ///
+            /// `page` must be a page to write to.
+            #[export]
+            unsafe extern "C" fn [<cc_swiotlb_get_ $name>](page: *mut c_char) -> c_int {
+                // SAFETY: By the safety requirement.
+                from_result(|| unsafe { print(page, params::$value()) })
+            }
         }
     };
 }
 
-text_parameter!(
-    cc_swiotlb_set_watermark,
-    set_watermark,
-    cc_swiotlb_get_watermark,
-    watermark
-);
-text_parameter!(cc_swiotlb_set_max, set_max, cc_swiotlb_get_max, max_bytes);
-text_parameter!(
-    cc_swiotlb_set_from_device,
-    set_from_device,
-    cc_swiotlb_get_from_device,
-    from_device
-);
-text_parameter!(
-    cc_swiotlb_set_idle_ms,
-    set_idle,
-    cc_swiotlb_get_idle_ms,
-    idle
-);
+text_parameter!(watermark, watermark);
+text_parameter!(max, max_bytes);
+text_parameter!(from_device, from_device);
+text_parameter!(idle_ms, idle);

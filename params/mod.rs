@@ -65,7 +65,7 @@ pub(crate) fn configure() {
     const DEFAULTS: [Configured; 4] = [
         (set_watermark, bindings::CONFIG_CC_SWIOTLB_WATERMARK),
         (set_max, bindings::CONFIG_CC_SWIOTLB_MAX),
-        (set_idle, bindings::CONFIG_CC_SWIOTLB_IDLE_MS),
+        (set_idle_ms, bindings::CONFIG_CC_SWIOTLB_IDLE_MS),
         (set_from_device, bindings::CONFIG_CC_SWIOTLB_FROM_DEVICE),
     ];
     if !CONFIGURED.xchg(true, Relaxed) {
@@ -145,7 +145,7 @@ pub(crate) fn idle() -> Idle {
 }
 
 /// Sets it to what `text` says. [`EINVAL`] if that is not clear.
-pub(crate) fn set_idle(text: &[u8]) -> Result {
+pub(crate) fn set_idle_ms(text: &[u8]) -> Result {
     let ms = match text {
         b"auto" => Ok(PRICED),
         text => parse::number(text).and_then(|ms| match u32::try_from(ms) {
