@@ -180,7 +180,7 @@ impl Kccd {
         self.hear();
         let state = &mut self.state;
         let watermark = params::watermark();
-        let default = params::default_watermark_bytes();
+        let default = params::default_watermark().bytes(0);
         let numbers = 0..state.nodes.len();
         let served = numbers.filter(|node| machine::node_has_cpus(*node)).count();
         for ((number, node), view) in self.pool.nodes().enumerate().zip(&mut state.nodes) {

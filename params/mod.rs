@@ -20,18 +20,17 @@ use crate::{
         },
         Idle, //
     },
-    pool::class::{
-        PerClass,
-        CHUNK_BYTES,
-        CLASSES, //
-    },
+    pool::class::CHUNK_BYTES,
 };
 use kernel::{
     bindings,
     prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        global_lock, //
     },
 };
 
@@ -44,11 +43,12 @@ const PRICED: u32 = u32::MAX;
 /// The least that can be shared: a chunk.
 const CHUNK: u64 = CHUNK_BYTES as u64;
 
-/// Not set: the default counts. No total and no number of slots comes near it.
-const UNSET: u64 = u64::MAX;
+global_lock! {
+    /// What is kept ready, [`None`] for the default.
+    // SAFETY: `configure()` initialises it, which is called before anything sets or reads it.
+    unsafe(uninit) static WATERMARK: SpinLock<Option<Watermark>> = None;
+}
 
-static TOTAL: Atomic<u64> = Atomic::new(UNSET);
-static SLOTS: [Atomic<u64>; CLASSES] = [const { Atomic::new(UNSET) }; CLASSES];
 static MAX_BYTES: Atomic<u64> = Atomic::new(0);
 static IDLE_MS: Atomic<u32> = Atomic::new(PRICED);
 static ZERO_FROM_DEVICE: Atomic<u32> = Atomic::new(0);
@@ -69,6 +69,8 @@ pub(crate) fn configure() {
         (set_from_device, bindings::CONFIG_CC_SWIOTLB_FROM_DEVICE),
     ];
     if !CONFIGURED.xchg(true, Relaxed) {
+        // SAFETY: The first call comes at boot, when there is one thread; there is no other.
+        unsafe { WATERMARK.init() };
         for (set, text) in DEFAULTS {
             // Without the byte that ends it.
             if let Some((_, text @ [_, ..])) = text.split_last() {
@@ -81,33 +83,19 @@ pub(crate) fn configure() {
 
 /// What is kept ready: what was set, or what the guest's size asks for.
 pub(crate) fn watermark() -> Watermark {
-    let slots = PerClass::from_fn(|class| match SLOTS[class as usize].load(Relaxed) {
-        UNSET => None,
-        slots => Some(slots as u32),
-    });
-    match TOTAL.load(Relaxed) {
-        _ if slots.iter().any(|(_, slots)| slots.is_some()) => Watermark::Slots(slots),
-        UNSET => Watermark::for_guest(memory::ram_bytes(), cpus::online()),
-        total => Watermark::Total(total),
-    }
+    let set = *WATERMARK.lock();
+    set.unwrap_or_else(default_watermark)
 }
 
-/// What is kept ready for whatever comes if nothing is set, in bytes.
-pub(crate) fn default_watermark_bytes() -> u64 {
-    Watermark::for_guest(memory::ram_bytes(), cpus::online()).bytes(0)
+/// What is kept ready if nothing is set.
+pub(crate) fn default_watermark() -> Watermark {
+    Watermark::for_guest(memory::ram_bytes(), cpus::online())
 }
 
 /// Sets the watermark to what `text` says. [`EINVAL`] if that is not clear; nothing changes then.
 pub(crate) fn set_watermark(text: &[u8]) -> Result {
     let watermark = understood(Watermark::parse(text), "watermark", text, FORM)?;
-    let (total, slots) = match watermark {
-        Watermark::Total(total) => (total, PerClass::from_fn(|_| None)),
-        Watermark::Slots(slots) => (UNSET, slots),
-    };
-    TOTAL.store(total, Relaxed);
-    for (class, slots) in slots.iter() {
-        SLOTS[class as usize].store(slots.map_or(UNSET, u64::from), Relaxed);
-    }
+    *WATERMARK.lock() = Some(watermark);
     changed();
     Ok(())
 }
