@@ -50,7 +50,7 @@ module! {
 static POOL: SetOnce<&'static Pool> = SetOnce::new();
 
 /// Mappings that came before the pool.
-pub(crate) static EARLY: Counter = Counter::new();
+pub(crate) static EARLY: Counter = Counter::new(0);
 
 /// The pool, if it can serve.
 #[inline]

@@ -158,7 +158,7 @@ unsafe extern "C" fn __cc_swiotlb_sync_for_device(
 /// None: any number will do.
 #[export]
 unsafe extern "C" fn __cc_swiotlb_owns(addr: bindings::phys_addr_t) -> bool {
-    crate::pool().is_some_and(|pool| pool.owns(Phys::new(addr)))
+    crate::pool().is_some_and(|pool| pool.directory.get(Phys::new(addr)).is_some())
 }
 
 /// Whether a bounce buffer that only the device writes to starts with zeroes.
@@ -217,7 +217,7 @@ unsafe extern "C" fn __cc_swiotlb_max_mapping_size(dev: *mut bindings::device) -
 #[export]
 unsafe extern "C" fn cc_swiotlb_stop() {
     if let Some(pool) = crate::pool() {
-        pool.bell().stop();
+        pool.bell.stop();
     }
 }
 

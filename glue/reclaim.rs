@@ -5,7 +5,10 @@
 //! They run in reclaim, in the middle of any allocation, kccd's own included. So they take no lock
 //! but the bell's, allocate nothing and convert nothing: kccd does, soon.
 
-use kernel::prelude::*;
+use kernel::{
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
 
 /// Pages that kccd could give back at once.
 ///
@@ -14,7 +17,7 @@ use kernel::prelude::*;
 /// None.
 #[export]
 unsafe extern "C" fn cc_swiotlb_spare_pages() -> c_ulong {
-    crate::pool().map_or(0, |pool| pool.spare_pages() as c_ulong)
+    crate::pool().map_or(0, |pool| pool.spare_bytes() as usize >> PAGE_SHIFT)
 }
 
 /// Makes kccd give so many pages back.
@@ -25,6 +28,6 @@ unsafe extern "C" fn cc_swiotlb_spare_pages() -> c_ulong {
 #[export]
 unsafe extern "C" fn cc_swiotlb_give_back(pages: c_ulong) {
     if let Some(pool) = crate::pool() {
-        pool.bell().want_pages(pages as u64);
+        pool.bell.want_pages(pages as u64);
     }
 }

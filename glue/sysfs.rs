@@ -22,8 +22,9 @@ use kernel::{
 #[repr(C)]
 pub(crate) struct File {
     raw: bindings::kobj_attribute,
-    name: &'static CStr,
-    value: Value,
+    /// The file's name, and what it shows.
+    pub(crate) name: &'static CStr,
+    pub(crate) value: Value,
 }
 
 // SAFETY: Nothing of it ever changes.
@@ -38,16 +39,6 @@ impl File {
         raw.attr.mode = 0o444;
         raw.__bindgen_anon_1.show = Some(show);
         Self { raw, name, value }
-    }
-
-    /// The file's name.
-    pub(crate) fn name(&self) -> &'static CStr {
-        self.name
-    }
-
-    /// What it shows.
-    pub(crate) fn value(&self) -> &Value {
-        &self.value
     }
 }
 

@@ -150,7 +150,7 @@ impl Kccd {
             self.pool.directory.set(span.base(), Some(span));
         }
         if let Some(node) = self.pool.nodes().nth(chunk.node()) {
-            node.stock().add(chunk);
+            node.stock.add(chunk);
         }
     }
 
@@ -193,7 +193,7 @@ impl Kccd {
         let room = leaving.reserve(1, GFP_KERNEL);
         let room = room.and_then(|()| vacant.reserve(leaving.len() + 2, GFP_KERNEL));
         let node = self.pool.nodes().nth(node).filter(|_| room.is_ok());
-        let Some(chunk) = node.and_then(|node| node.stock().remove()) else {
+        let Some(chunk) = node.and_then(|node| node.stock.remove()) else {
             return 0;
         };
         for span in chunk.spans() {

@@ -96,8 +96,8 @@ impl State {
     /// A chunk that idled leaves: says when the next one may go. Those that idle now are to be gone
     /// when the window ends, if there is no price.
     fn pace(&mut self) {
-        let spans: u32 = self.nodes.iter().map(NodeView::idle_spans).sum();
-        let chunks = u64::from(spans) / SPANS_PER_CHUNK as u64;
+        let spans: u64 = self.nodes.iter().map(NodeView::idle_spans).sum();
+        let chunks = spans / SPANS_PER_CHUNK as u64;
         let view = &mut self.view;
         let ends_ms = view.window_ends_ms.unwrap_or(0);
         let left_ms = ends_ms.saturating_sub(view.now_ms);
@@ -115,9 +115,9 @@ impl State {
 impl Work for Kccd {
     fn run(&mut self) {
         glue::no_io();
-        while !self.pool.bell().is_stopped() {
+        while !self.pool.bell.is_stopped() {
             let (deaf_ms, timeout_ms) = self.round();
-            self.pool.bell().wait(deaf_ms, timeout_ms);
+            self.pool.bell.wait(deaf_ms, timeout_ms);
         }
     }
 }
@@ -151,7 +151,7 @@ impl Kccd {
             self.look();
             let state = &mut self.state;
             match policy::next(&state.nodes, &state.view) {
-                _ if self.pool.bell().is_stopped() => return (0, Some(1)),
+                _ if self.pool.bell.is_stopped() => return (0, Some(1)),
                 Action::Grow(node) => self.grow(node),
                 Action::Bind(node) => self.bind(node),
                 Action::Relieve(node) => {
@@ -188,21 +188,21 @@ impl Kccd {
                 true => policy::share(total, served),
                 false => 0,
             };
-            let stock = node.stock();
+            let stock = &node.stock;
             let watermark_bytes = of_node(watermark.bytes(default));
-            view.watermark = watermark_bytes.div_ceil(SPAN_BYTES as u64) as u32;
+            view.watermark = watermark_bytes.div_ceil(SPAN_BYTES as u64);
             let (reserve, large_reserve) = policy::reserves(view.watermark);
             view.to_bind = 0;
             for class in SizeClass::ALL {
                 let depot = node.depot(class);
-                depot.set_keep(of_node(u64::from(watermark.slots(class))) as u32);
+                depot.keep.set(of_node(watermark.slots(class)));
                 depot.release(stock);
-                let missing = depot.keep().saturating_sub(depot.free());
-                view.to_bind += missing.div_ceil(class.slots_per_span() as u32);
+                let missing = depot.keep.get().saturating_sub(depot.free.get());
+                view.to_bind += missing.div_ceil(class.slots_per_span() as u64);
             }
-            view.ready = (node.ready_bytes() / SPAN_BYTES as u64) as u32;
-            view.unbound = stock.unbound();
-            view.bound = stock.bound();
+            view.ready = node.ready_bytes() / SPAN_BYTES as u64;
+            view.unbound = stock.unbound.get();
+            view.bound = stock.bound.get();
             stock.set_levels(view.watermark, reserve, large_reserve);
             view.demand = stock.demand();
             view.bindable = stock.within(Reach::Ready);
@@ -224,20 +224,19 @@ impl Kccd {
     /// Hears what others want.
     fn hear(&mut self) {
         let state = &mut self.state;
-        let bell = self.pool.bell();
+        let bell = &self.pool.bell;
         let now_ms = state.view.now_ms;
-        let bytes = bell.take_wanted_pages().saturating_mul(PAGE_SIZE as u64);
+        let bytes = bell.wanted_pages.take().saturating_mul(PAGE_SIZE as u64);
         // What CPUs hold comes home, see below.
-        let cached_bytes = self.pool.cached_spans() as usize * SPAN_BYTES;
-        let spare_bytes = self.pool.spare_pages() * PAGE_SIZE + cached_bytes;
-        state.want(bytes, spare_bytes as u64);
+        let cached_bytes = self.pool.cached_spans() * SPAN_BYTES as u64;
+        state.want(bytes, self.pool.spare_bytes() + cached_bytes);
         let idle = params::idle();
         if idle != state.idle {
             state.idle = idle;
             state.view.give_back_at_ms = 0;
         }
         // While mappings are refused or memory is short, CPUs should hold nothing that they do not use.
-        let is_short = bell.take_cry() || bytes > 0;
+        let is_short = bell.cries.take() > 0 || bytes > 0;
         if is_short && now_ms >= state.drained_ms + DRAIN_MS {
             state.drained_ms = now_ms;
             self.pool.caches.active().for_each(glue::cpus::drain);
@@ -263,7 +262,7 @@ impl Kccd {
         let bound = self.pool.nodes().nth(number).is_some_and(|node| {
             let mut depots = SizeClass::ALL.into_iter().map(|class| node.depot(class));
             let low = depots.find(|depot| depot.is_low());
-            low.is_some_and(|depot| depot.bind_ahead(node.stock()))
+            low.is_some_and(|depot| depot.bind_ahead(&node.stock))
         });
         if let (false, Some(view)) = (bound, self.state.nodes.get_mut(number)) {
             view.bind_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
@@ -299,7 +298,7 @@ impl Kccd {
 
     fn turn_window(&mut self) {
         for node in self.pool.nodes() {
-            node.stock().turn_window();
+            node.stock.turn_window();
         }
         self.pool.caches.active().for_each(glue::cpus::drain);
         self.state.window_began_ms = machine::now_ms();
@@ -320,8 +319,8 @@ impl Kccd {
         }
         for (node, it) in self.pool.nodes().zip(nodes) {
             let low = it.low_spans();
-            let high = (it.unbound + 1).max(low + SPANS_PER_CHUNK as u32);
-            node.stock()
+            let high = (it.unbound + 1).max(low + SPANS_PER_CHUNK as u64);
+            node.stock
                 .listen(low.min(it.unbound), timeout_ms.is_none().then_some(high));
         }
         // Something will be there before long.

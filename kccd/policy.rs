@@ -68,15 +68,15 @@ impl Idle {
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct NodeView {
     /// Spans that the watermark asks for, and what is ready in slots and in spans.
-    pub(crate) watermark: u32,
-    pub(crate) ready: u32,
+    pub(crate) watermark: u64,
+    pub(crate) ready: u64,
     /// Spans that are unbound, that are bound, and the most that were bound in memory.
-    pub(crate) unbound: u32,
-    pub(crate) bound: u32,
-    pub(crate) demand: u32,
+    pub(crate) unbound: u64,
+    pub(crate) bound: u64,
+    pub(crate) demand: u64,
     /// Spans that have to be bound for classes below their watermark, and that can be.
-    pub(crate) to_bind: u32,
-    pub(crate) bindable: u32,
+    pub(crate) to_bind: u64,
+    pub(crate) bindable: u64,
     /// Whether a whole chunk is unbound.
     pub(crate) has_whole: bool,
     /// Whether there is memory to grow by that counts as shared already: it is on its way out, or was
@@ -91,19 +91,19 @@ pub(crate) struct NodeView {
 
 impl NodeView {
     /// What should be ready beside `used` spans.
-    fn beside(&self, used: u32) -> u32 {
+    fn beside(&self, used: u64) -> u64 {
         self.watermark.max(used / BESIDE_USED)
     }
 
     /// How many spans should be unbound, whatever part of those that there are is in use.
-    pub(crate) fn low_spans(&self) -> u32 {
+    pub(crate) fn low_spans(&self) -> u64 {
         let all = self.bound + self.unbound;
         self.watermark.max(all / (BESIDE_USED + 1))
     }
 
     /// What is missing: of all that should be ready, and of what should be ready for every class, which
     /// is half of it.
-    pub(crate) fn missing(&self) -> u32 {
+    pub(crate) fn missing(&self) -> u64 {
         let wanted = self.beside(self.bound);
         let ready = wanted.saturating_sub(self.ready);
         let for_all = wanted.div_ceil(2).saturating_sub(self.unbound);
@@ -112,17 +112,17 @@ impl NodeView {
     }
 
     /// Spans beyond `used` ones and what should be ready beside them.
-    fn surplus(&self, used: u32) -> u32 {
+    fn surplus(&self, used: u64) -> u64 {
         (self.bound + self.unbound).saturating_sub(used + self.beside(used))
     }
 
     /// The same beyond the most that was in use as far as it is remembered.
-    pub(crate) fn idle_spans(&self) -> u32 {
+    pub(crate) fn idle_spans(&self) -> u64 {
         self.surplus(self.demand)
     }
 
     /// The same beyond what is in use now.
-    pub(crate) fn unused_spans(&self) -> u32 {
+    pub(crate) fn unused_spans(&self) -> u64 {
         self.surplus(self.bound)
     }
 
@@ -131,8 +131,8 @@ impl NodeView {
         self.can_give(self.idle_spans())
     }
 
-    fn can_give(&self, spans: u32) -> bool {
-        self.has_whole && spans as usize >= SPANS_PER_CHUNK
+    fn can_give(&self, spans: u64) -> bool {
+        self.has_whole && spans >= SPANS_PER_CHUNK as u64
     }
 }
 
@@ -153,7 +153,7 @@ pub(crate) struct View {
     /// When the current window is over; [`None`] if no need is ever forgotten.
     pub(crate) window_ends_ms: Option<u64>,
     /// Spans that would be unbound if CPUs held no slots, if they hold any.
-    pub(crate) cached_spans: u32,
+    pub(crate) cached_spans: u64,
 }
 
 impl View {
@@ -222,8 +222,8 @@ pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
         }
         // Something may idle before long: what is remembered will be forgotten, and what CPUs hold
         // will come home.
-        let unused: u32 = nodes.iter().map(NodeView::unused_spans).sum();
-        if (unused + view.cached_spans) as usize >= SPANS_PER_CHUNK {
+        let unused: u64 = nodes.iter().map(NodeView::unused_spans).sum();
+        if unused + view.cached_spans >= SPANS_PER_CHUNK as u64 {
             if is_due(window_ends) {
                 return Action::TurnWindow;
             }
@@ -246,7 +246,7 @@ pub(crate) fn share(total: u64, nodes: usize) -> u64 {
 }
 
 /// What of a watermark is the reserve, and what large mappings have for themselves, in spans.
-pub(crate) fn reserves(watermark: u32) -> (u32, u32) {
+pub(crate) fn reserves(watermark: u64) -> (u64, u64) {
     let eighth = watermark / 8;
     (eighth.min(64), eighth.clamp(1, 8))
 }

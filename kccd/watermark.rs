@@ -31,7 +31,7 @@ pub(crate) enum Watermark {
     /// So many bytes, for whatever comes.
     Total(u64),
     /// So many slots of each class that is named, and a little for whatever comes.
-    Slots(PerClass<Option<u32>>),
+    Slots(PerClass<Option<u64>>),
 }
 
 impl Watermark {
@@ -43,7 +43,7 @@ impl Watermark {
     }
 
     /// Slots of `class` to keep bound, on all nodes together.
-    pub(crate) fn slots(&self, class: SizeClass) -> u32 {
+    pub(crate) fn slots(&self, class: SizeClass) -> u64 {
         match self {
             Self::Total(_) => 0,
             Self::Slots(slots) => slots[class].unwrap_or(0),
@@ -58,7 +58,7 @@ impl Watermark {
             Self::Slots(slots) => {
                 let named = slots
                     .iter()
-                    .map(|(class, slots)| u64::from(slots.unwrap_or(0)) << class.shift());
+                    .map(|(class, slots)| slots.unwrap_or(0) << class.shift());
                 default.saturating_sub(named.sum()).max(CHUNK_BYTES as u64)
             }
         }
@@ -82,7 +82,7 @@ impl Watermark {
             let class = classes.find(|class| class.slot_bytes() as u64 == size);
             let class = class.ok_or(EINVAL)?;
             // Naming a class twice is a slip: which one is meant?
-            if count > MAX_SLOTS || slots[class].replace(count as u32).is_some() {
+            if count > MAX_SLOTS || slots[class].replace(count).is_some() {
                 return Err(EINVAL);
             }
         }

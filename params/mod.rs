@@ -185,6 +185,6 @@ fn understood<T>(value: Result<T>, name: &str, text: &[u8], form: &str) -> Resul
 
 fn changed() {
     if let Some(pool) = crate::pool() {
-        pool.bell().ring_anyway();
+        pool.bell.ring_anyway();
     }
 }

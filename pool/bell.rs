@@ -9,6 +9,7 @@
 //! is nothing to say: kccd was rung already, and looks at everything when it wakes up. A mapping that
 //! sees it set a moment too long is heard at the next miss.
 
+use super::stats::Counter;
 use kernel::{
     new_condvar, new_spinlock_irq,
     prelude::*,
@@ -37,10 +38,10 @@ pub(crate) struct Bell {
     #[pin]
     silence: CondVar,
     quiet: Atomic<bool>,
-    /// Pages that the kernel asked to have back.
-    wanted_pages: Atomic<u64>,
-    /// A mapping was refused.
-    cried: Atomic<bool>,
+    /// Pages that the kernel asked to have back, until kccd takes the number.
+    pub(crate) wanted_pages: Counter,
+    /// Mappings that were refused, in the same way.
+    pub(crate) cries: Counter,
     stopped: Atomic<bool>,
 }
 
@@ -52,8 +53,8 @@ impl Bell {
             rang <- new_condvar!(),
             silence <- new_condvar!(),
             quiet: Atomic::new(false),
-            wanted_pages: Atomic::new(0),
-            cried: Atomic::new(false),
+            wanted_pages: Counter::default(),
+            cries: Counter::default(),
             stopped: Atomic::new(false),
         })
     }
@@ -77,24 +78,14 @@ impl Bell {
 
     /// Wakes kccd to give so many pages back. Any context but NMI.
     pub(crate) fn want_pages(&self, pages: u64) {
-        self.wanted_pages.add(pages, Relaxed);
+        self.wanted_pages.add(pages);
         self.ring();
     }
 
     /// Wakes kccd: a mapping is about to be refused. Any context but NMI.
     pub(crate) fn cry(&self) {
-        self.cried.store(true, Relaxed);
+        self.cries.add(1);
         self.ring();
-    }
-
-    /// Whether a mapping was refused since the last time.
-    pub(crate) fn take_cry(&self) -> bool {
-        self.cried.xchg(false, Relaxed)
-    }
-
-    /// The pages that were asked for since the last time.
-    pub(crate) fn take_wanted_pages(&self) -> u64 {
-        self.wanted_pages.xchg(0, Relaxed)
     }
 
     /// Makes kccd return, now and for ever. Any context but NMI.
@@ -188,8 +179,8 @@ mod tests {
         bell.want_pages(128);
         bell.want_pages(512);
         wait(&bell, 0, None);
-        assert_eq!(bell.take_wanted_pages(), 640);
-        assert_eq!(bell.take_wanted_pages(), 0);
+        assert_eq!(bell.wanted_pages.take(), 640);
+        assert_eq!(bell.wanted_pages.take(), 0);
         Ok(())
     }
 

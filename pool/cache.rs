@@ -21,7 +21,8 @@ use super::{
         PerClass,
         SizeClass, //
     },
-    span::FreeSlot, //
+    span::FreeSlot,
+    stats::Counter, //
 };
 use crate::glue::cpus::DeadCpu;
 use core::cell::UnsafeCell;
@@ -30,11 +31,7 @@ use kernel::{
     cpu,
     cpu::CpuId,
     interrupt::LocalInterruptDisabled,
-    prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
-    },
+    prelude::*, //
 };
 
 /// The free slots of one class that a CPU holds.
@@ -43,15 +40,17 @@ pub(super) struct Stack {
     limit: usize,
 }
 
-impl Stack {
+impl Default for Stack {
     /// An empty stack that has no room yet.
-    fn new() -> Self {
+    fn default() -> Self {
         Self {
             slots: KVec::new(),
             limit: 1,
         }
     }
+}
 
+impl Stack {
     /// Makes room for all slots of `class` that it may ever hold. May sleep.
     fn make_room(&mut self, class: SizeClass) -> Result<(), AllocError> {
         self.slots.reserve(class.cache_slots(), GFP_KERNEL)
@@ -91,15 +90,16 @@ impl Stack {
 }
 
 /// What one CPU holds of one class: a cache line of its own.
+#[derive(Default)]
 #[repr(C, align(64))]
 pub(super) struct ClassCache {
     stack: UnsafeCell<Stack>,
     /// Slots that mappings made on this CPU took.
-    taken: Atomic<u64>,
+    taken: Counter,
     /// Slots that came back on this CPU.
-    returned: Atomic<u64>,
+    returned: Counter,
     /// Its activity when it was last drained.
-    drained_at: Atomic<u64>,
+    drained_at: Counter,
 }
 
 #[cfg(CONFIG_64BIT)]
@@ -108,12 +108,12 @@ static_assert!(size_of::<ClassCache>() == 64);
 impl ClassCache {
     /// What the counters come to: another number whenever a mapping has changed the stack.
     fn activity(&self) -> u64 {
-        let taken = self.taken.load(Relaxed);
-        taken.wrapping_add(self.returned.load(Relaxed))
+        self.taken.get().wrapping_add(self.returned.get())
     }
 }
 
 /// What one CPU holds: a power of two of bytes, so that a shift leads to it.
+#[derive(Default)]
 #[repr(align(1024))]
 struct CpuCache(PerClass<ClassCache>);
 
@@ -133,16 +133,11 @@ impl CpuCaches {
         let cpus = cpu::nr_cpu_ids() as usize;
         let mut caches = KVVec::with_capacity(cpus, GFP_KERNEL)?;
         for _ in 0..cpus {
-            let mut classes = PerClass::from_fn(|_| ClassCache {
-                stack: UnsafeCell::new(Stack::new()),
-                taken: Atomic::new(0),
-                returned: Atomic::new(0),
-                drained_at: Atomic::new(0),
-            });
+            let mut cache = CpuCache::default();
             for class in SizeClass::ALL {
-                classes[class].stack.get_mut().make_room(class)?;
+                cache.0[class].stack.get_mut().make_room(class)?;
             }
-            caches.push(CpuCache(classes), GFP_KERNEL)?;
+            caches.push(cache, GFP_KERNEL)?;
         }
         Ok(Self(caches))
     }
@@ -181,8 +176,7 @@ impl CpuCaches {
     pub(crate) fn pop(&self, class: SizeClass, irq: &LocalInterruptDisabled) -> Option<FreeSlot> {
         self.with(None, class, irq, |stack, cache| {
             let slot = stack.slots.pop()?;
-            let count = cache.taken.load(Relaxed).wrapping_add(1);
-            cache.taken.store(count, Relaxed);
+            cache.taken.set(cache.taken.get() + 1);
             Some(slot)
         })?
     }
@@ -197,8 +191,7 @@ impl CpuCaches {
     ) -> Result<(), FreeSlot> {
         self.with(None, class, irq, |stack, cache| {
             stack.push(slot)?;
-            let count = cache.returned.load(Relaxed).wrapping_add(1);
-            cache.returned.store(count, Relaxed);
+            cache.returned.set(cache.returned.get() + 1);
             Ok(())
         })
         .unwrap_or(Err(slot))
@@ -217,48 +210,39 @@ impl CpuCaches {
         self.with(dead, class, irq, |stack, cache| {
             stack.shed(0, home);
             stack.set_limit(1);
-            cache.drained_at.store(cache.activity(), Relaxed);
+            cache.drained_at.set(cache.activity());
         });
     }
 
     /// The CPUs that may hold slots which they did not use since they were drained: their stacks have
     /// changed.
     pub(crate) fn active(&self) -> impl Iterator<Item = u32> + '_ {
-        let is_active = |cache: &ClassCache| cache.activity() != cache.drained_at.load(Relaxed);
+        let is_active = |cache: &ClassCache| cache.activity() != cache.drained_at.get();
         (0u32..)
             .zip(&self.0)
             .filter(move |(_, it)| it.0.iter().any(|(_, cache)| is_active(cache)))
             .map(|(cpu, _)| cpu)
     }
 
-    /// Slots of `class` that mappings took and gave back, summed over all CPUs.
-    pub(crate) fn totals(&self, class: SizeClass) -> Totals {
-        let sum = |count: fn(&ClassCache) -> &Atomic<u64>| {
-            let caches = self.0.iter().map(|it| &it.0[class]);
-            caches.fold(0u64, |sum, cache| {
-                sum.wrapping_add(count(cache).load(Relaxed))
-            })
-        };
-        // What came back is read first: a mapping that ends meanwhile counts as in use.
-        let returned = sum(|cache| &cache.returned);
-        let taken = sum(|cache| &cache.taken);
-        Totals { taken, returned }
+    fn sum(&self, class: SizeClass, count: fn(&ClassCache) -> &Counter) -> u64 {
+        self.0.iter().map(|cpu| count(&cpu.0[class]).get()).sum()
     }
-}
 
-/// Sums of the counters of all CPUs.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Totals {
-    /// Slots that mappings took.
-    pub(crate) taken: u64,
-    /// Slots that came back.
-    pub(crate) returned: u64,
-}
+    /// Slots of `class` that mappings took.
+    pub(crate) fn taken(&self, class: SizeClass) -> u64 {
+        self.sum(class, |cache| &cache.taken)
+    }
 
-impl Totals {
-    /// Slots that mappings have.
-    pub(crate) fn used(self) -> u64 {
-        self.taken.saturating_sub(self.returned)
+    /// Slots of `class` that came back.
+    pub(crate) fn returned(&self, class: SizeClass) -> u64 {
+        self.sum(class, |cache| &cache.returned)
+    }
+
+    /// Slots of `class` that mappings have.
+    pub(crate) fn used(&self, class: SizeClass) -> u64 {
+        // What came back is read first: a mapping that ends meanwhile counts as in use.
+        let returned = self.returned(class);
+        self.taken(class).saturating_sub(returned)
     }
 }
 
@@ -269,7 +253,7 @@ impl CpuCaches {
     pub(super) fn stacks(classes: &[SizeClass]) -> Result<KVec<(SizeClass, Stack)>> {
         let mut stacks = KVec::new();
         for class in classes {
-            let mut stack = Stack::new();
+            let mut stack = Stack::default();
             stack.make_room(*class)?;
             stacks.push((*class, stack), GFP_KERNEL)?;
         }

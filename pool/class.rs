@@ -124,7 +124,7 @@ impl SizeClass {
 }
 
 /// One value for each class.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct PerClass<T>([T; CLASSES]);
 
 impl<T> PerClass<T> {

@@ -21,6 +21,7 @@ use super::{
         Use,
         ALL_HOME, //
     },
+    stats::Counter,
     stock::{
         Reach,
         Stock, //
@@ -29,13 +30,7 @@ use super::{
 use kernel::{
     new_spinlock_irq,
     prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        SpinLockIrq, //
-    },
+    sync::SpinLockIrq, //
 };
 
 type Spans = Lists<Span, { ALL_HOME + 1 }>;
@@ -47,10 +42,11 @@ pub(crate) struct Depot {
     #[pin]
     spans: SpinLockIrq<Spans>,
     /// Free slots that are home, and all slots.
-    free: Atomic<u32>,
-    slots: Atomic<u32>,
-    /// Free slots that are not for other classes, and that keep their spans bound.
-    keep: Atomic<u32>,
+    pub(crate) free: Counter,
+    pub(crate) slots: Counter,
+    /// Free slots that the watermark wants to be bound to this class: they are not for others, and keep
+    /// their spans bound. Set by kccd.
+    pub(crate) keep: Counter,
 }
 
 impl Depot {
@@ -59,44 +55,24 @@ impl Depot {
         pin_init!(Self {
             bound_to,
             spans <- new_spinlock_irq!(Lists::new()),
-            free: Atomic::new(0),
-            slots: Atomic::new(0),
-            keep: Atomic::new(0),
+            free: Counter::default(),
+            slots: Counter::default(),
+            keep: Counter::default(),
         })
-    }
-
-    /// Free slots that are home.
-    pub(crate) fn free(&self) -> u32 {
-        self.free.load(Relaxed)
-    }
-
-    /// All slots of the node's spans of this use.
-    pub(crate) fn slots(&self) -> u32 {
-        self.slots.load(Relaxed)
     }
 
     /// Whether kccd should know how few there are.
     pub(crate) fn is_low(&self) -> bool {
-        self.free() < self.keep()
-    }
-
-    /// Free slots that the watermark wants to be bound to this class.
-    pub(crate) fn keep(&self) -> u32 {
-        self.keep.load(Relaxed)
-    }
-
-    /// Sets that.
-    pub(crate) fn set_keep(&self, slots: u32) {
-        self.keep.store(slots, Relaxed);
+        self.free.get() < self.keep.get()
     }
 
     /// How many slots there are without binding another span.
-    fn within(&self, reach: Reach) -> u32 {
+    fn within(&self, reach: Reach) -> u64 {
         let kept = match reach {
-            Reach::Surplus => self.keep(),
+            Reach::Surplus => self.keep.get(),
             _ => 0,
         };
-        self.free().saturating_sub(kept)
+        self.free.get().saturating_sub(kept)
     }
 
     /// Whether there is anything to be had. A look without any lock.
@@ -110,8 +86,8 @@ impl Depot {
     }
 
     /// Slots of a span.
-    fn per_span(&self) -> u32 {
-        self.class().slots_per_span() as u32
+    fn per_span(&self) -> u64 {
+        self.class().slots_per_span() as u64
     }
 
     /// Takes at most `most` slots and gives them to `taken`; binds a span if none is home.
@@ -126,12 +102,12 @@ impl Depot {
         if self.within(reach) == 0 {
             self.bind(&mut spans, stock, reach, 1);
         }
-        let batch = self.within(reach).min(most as u32);
+        let batch = self.within(reach).min(most as u64);
         let mut left = batch;
         while let (1.., Some(span)) = (left, spans.first()) {
             let given = spans.change(span, |span| {
                 let slots = (0..left).map_while(|_| span.take(self.class()));
-                slots.map(&mut taken).count() as u32
+                slots.map(&mut taken).count() as u64
             });
             // That it has none, whatever its count says, ends it.
             if given == 0 {
@@ -139,7 +115,7 @@ impl Depot {
             }
             left -= given;
         }
-        self.free.store(self.free() - (batch - left), Relaxed);
+        self.free.sub(batch - left);
     }
 
     /// Takes `count` adjacent slots, at most a chunk's, aligned to their number rounded up to a power of
@@ -163,7 +139,7 @@ impl Depot {
             // All of them are taken; together they are one.
             runs.reduce(|first, _| first)?
         })?;
-        self.free.store(self.free() - count as u32, Relaxed);
+        self.free.sub(count as u64);
         Some(first)
     }
 
@@ -183,9 +159,9 @@ impl Depot {
             return None;
         }
         bound.iter().for_each(|span| spans.add(span));
-        let slots = self.per_span() * count as u32;
-        self.free.store(self.free() + slots, Relaxed);
-        self.slots.store(self.slots() + slots, Relaxed);
+        let slots = self.per_span() * count as u64;
+        self.free.add(slots);
+        self.slots.add(slots);
         Some(bound)
     }
 
@@ -197,7 +173,7 @@ impl Depot {
 
     /// Whether the watermark can do without a span whose slots are all home.
     fn has_spare(&self) -> bool {
-        self.free() >= self.per_span() + self.keep()
+        self.free.get() >= self.per_span() + self.keep.get()
     }
 
     /// Unbinds the spans whose slots are all home, as far as the watermark can do without them: when
@@ -214,8 +190,8 @@ impl Depot {
 
     fn unbind(&self, spans: &mut Spans, stock: &Stock, span: &'static Span) {
         spans.remove(span);
-        self.free.store(self.free() - self.per_span(), Relaxed);
-        self.slots.store(self.slots() - self.per_span(), Relaxed);
+        self.free.sub(self.per_span());
+        self.slots.sub(self.per_span());
         span.unbind();
         stock.put(span);
     }
@@ -230,8 +206,8 @@ impl Depot {
         let mut spans = self.spans.lock();
         for (span, slot, count) in slots {
             spans.change(span, |span| span.put(self.class(), slot, count));
-            self.free.store(self.free() + count as u32, Relaxed);
-            if span.home_slots() == self.per_span() && self.has_spare() {
+            self.free.set(self.free.get() + count as u64);
+            if span.home_slots.get() == self.per_span() && self.has_spare() {
                 self.unbind(&mut spans, stock, span);
             }
         }

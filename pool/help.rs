@@ -86,7 +86,7 @@ impl Pool {
             .take_from(class, Reach::Ready)
             .or_else(|| self.take_larger(class, Reach::Surplus))
             .or_else(|| self.take_from(class, reserve(class)));
-        let has_news = |node: &Node| node.stock().has_news() || node.depot(class).is_low();
+        let has_news = |node: &Node| node.stock.has_news() || node.depot(class).is_low();
         if self.nodes().any(has_news) {
             // Only now, with interrupts enabled as they were: otherwise the thread that is woken has
             // to wait for the next tick.
@@ -110,7 +110,7 @@ impl Pool {
     }
 
     fn take_larger(&self, class: SizeClass, reach: Reach) -> Option<Found> {
-        let has_last = |node: &Node| node.stock().within(Reach::Last) > 0;
+        let has_last = |node: &Node| node.stock.within(Reach::Last) > 0;
         class
             .larger()
             .filter(|it| class.is_large() || !it.is_large() || self.nodes().any(has_last))
@@ -119,7 +119,7 @@ impl Pool {
 
     fn take_from(&self, class: SizeClass, reach: Reach) -> Option<Found> {
         self.nearest(None)
-            .filter(|node| node.depot(class).may_have(node.stock(), reach))
+            .filter(|node| node.depot(class).may_have(&node.stock, reach))
             .find_map(|node| {
                 let irq = local_interrupt_disable();
                 // Of a larger class the stack was not looked at, nor was this CPU's if we have come
@@ -145,7 +145,7 @@ impl Pool {
             let batch = stack.limit().div_ceil(2).min(share);
             stack.set_limit((stack.limit() * 2).min(share));
             let depot = node.depot(class);
-            depot.take(node.stock(), reach, batch, |slot| {
+            depot.take(&node.stock, reach, batch, |slot| {
                 // There is room: the stack was empty, and a batch is at most half of it.
                 let _ = stack.push(slot);
             });
@@ -154,37 +154,23 @@ impl Pool {
 
     /// How many slots one CPU may keep, so that half of what a node has is left to others.
     fn share(&self, node: &Node, class: SizeClass) -> usize {
-        let unbound = node.stock().within(Reach::Ready) as usize * class.slots_per_span();
-        let free = node.depot(class).free() as usize + unbound;
+        let unbound = node.stock.within(Reach::Ready) as usize * class.slots_per_span();
+        let free = node.depot(class).free.get() as usize + unbound;
         share(free, glue::cpus::online())
     }
 
     /// How `class` stands. The CPU may change at any time, which is no harm.
     fn moment(&self, class: SizeClass) -> Moment {
-        let per_span = class.slots_per_span() as u64;
-        let reach = reserve(class);
-        let (mut available, mut all, mut low) = (0u64, 0u64, 0u64);
-        for node in self.nodes() {
-            let (depot, stock) = (node.depot(class), node.stock());
-            let unbound = u64::from(stock.within(reach)) * per_span;
-            available += u64::from(depot.free()) + unbound;
-            all += u64::from(depot.slots()) + unbound;
-            low += u64::from(stock.low()) * per_span;
-        }
+        let unbound = self.span_bytes(|stock| stock.within(reserve(class))) >> class.shift();
+        let all = unbound + self.slots(class, |depot| &depot.slots);
+        let low = self.span_bytes(|stock| stock.low.get()) >> class.shift();
         Moment {
             cpu: CpuId::current().as_u32(),
             now_ms: memory::now_ms(),
-            available,
+            available: unbound + self.slots(class, |depot| &depot.free),
             // kccd keeps half of that unbound, of which large mappings have a quarter.
             plenty: (all * 3 / 4).min(low / 4).max(1),
         }
-    }
-
-    /// Gives back a slot that was not used.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn put_back(&self, slot: FreeSlot, class: SizeClass) {
-        self.put(slot, class);
     }
 
     /// Gives a slot back.
@@ -242,14 +228,14 @@ impl Pool {
         while let Some((node, ..)) = slots.peek().copied() {
             let of_node = iter::from_fn(|| slots.next_if(|(other, ..)| ptr::eq(*other, node)));
             let of_node = of_node.map(|(_, span, slot)| (span, slot, 1));
-            node.depot(class).put(node.stock(), of_node);
+            node.depot(class).put(&node.stock, of_node);
         }
         self.tell();
     }
 
     /// Rings if kccd should know of a stock; returns whether it should. Any context but NMI.
     pub(super) fn tell(&self) -> bool {
-        let has_news = self.nodes().any(|node| node.stock().has_news());
+        let has_news = self.nodes().any(|node| node.stock.has_news());
         if has_news {
             self.bell.ring();
         }

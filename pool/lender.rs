@@ -130,8 +130,8 @@ impl Pool {
         let count = bytes / PAGE_BYTES;
         let mut nodes = self
             .nearest(node)
-            .filter(|node| node.lent().may_have(node.stock(), reach));
-        let first = nodes.find_map(|node| node.lent().take_run(node.stock(), reach, count));
+            .filter(|node| node.lent.may_have(&node.stock, reach));
+        let first = nodes.find_map(|node| node.lent.take_run(&node.stock, reach, count));
         self.tell();
         let first = first?;
         first.slot.lend(first.base, bytes);
@@ -188,9 +188,7 @@ impl Pool {
         }
         match bound_to {
             Use::Slots(class) => {
-                self.stats
-                    .lent_slot_bytes
-                    .add((bytes as u64).wrapping_neg());
+                self.stats.lent_slot_bytes.sub(bytes as u64);
                 self.put(slot, class);
             }
             Use::Lent => self.take_pages_home(addr, lent_bytes),
@@ -207,7 +205,7 @@ impl Pool {
                 Some((self.nodes.get(span.chunk()?.node())?, (span, first, part)))
             });
             if let Some((node, run)) = of_span {
-                node.lent().put(node.stock(), [run].into_iter());
+                node.lent.put(&node.stock, [run].into_iter());
             }
         }
         self.tell();
@@ -231,8 +229,8 @@ impl Pool {
     /// What is lent at this moment, in bytes.
     pub(crate) fn lent_bytes(&self) -> u64 {
         let pages = self.nodes().map(|node| {
-            let depot = node.lent();
-            u64::from(depot.slots().saturating_sub(depot.free()))
+            let depot = &node.lent;
+            depot.slots.get().saturating_sub(depot.free.get())
         });
         pages.sum::<u64>() * PAGE_BYTES as u64 + self.stats.lent_slot_bytes.get()
     }

@@ -99,7 +99,7 @@ pub(crate) struct Pool {
     reported: [Atomic<bool>; KINDS],
     /// Rung when a stock runs low.
     #[pin]
-    bell: Bell,
+    pub(crate) bell: Bell,
 }
 
 /// A mapping was not made.
@@ -126,8 +126,8 @@ impl Pool {
                 }
                 made
             },
-            stats: Stats::new(),
-            refusals: Refusals::new(),
+            stats: Stats::default(),
+            refusals: Refusals::default(),
             reported: [const { Atomic::new(false) }; KINDS],
             bell <- Bell::new(),
         })
@@ -168,7 +168,7 @@ impl Pool {
             Err(NotMade::Refused) => return Err(self.refuse(dev, request, Some(layout.class))),
             unserved => {
                 if let Ok((slot, class)) = unserved {
-                    self.put_back(slot, class);
+                    self.put(slot, class);
                     self.stats.unreachable.add(1);
                 }
                 self.fell_back(dev, request, layout.class, None);
@@ -306,12 +306,6 @@ impl Pool {
         true
     }
 
-    /// Whether `addr` lies in our memory.
-    #[inline]
-    pub(crate) fn owns(&self, addr: Phys) -> bool {
-        self.directory.get(addr).is_some()
-    }
-
     /// The largest mapping that `dev` may ask for, in bytes; 0 if that is for the legacy pool to
     /// say: as long as there is no memory, or none that the device reaches for sure, a mapping could
     /// only be left to it. Any context.
@@ -334,7 +328,7 @@ impl Pool {
         from: SizeClass,
         to: Option<SizeClass>,
     ) {
-        let stats = self.stats.class(from);
+        let stats = &self.stats.classes[from];
         let counter = to.map_or(&stats.left, |_| &stats.fallback);
         counter.add(1);
         trace::fallback(dev, request.size, from, to);

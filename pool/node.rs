@@ -20,10 +20,11 @@ use pin_init::pin_init_array_from_fn;
 pub(crate) struct Node {
     #[pin]
     depots: [Depot; CLASSES],
+    /// The pages that are lent.
     #[pin]
-    lent: Depot,
+    pub(crate) lent: Depot,
     #[pin]
-    stock: Stock,
+    pub(crate) stock: Stock,
 }
 
 impl Node {
@@ -41,27 +42,17 @@ impl Node {
         &self.depots[class as usize]
     }
 
-    /// The depot of the pages that are lent.
-    pub(crate) fn lent(&self) -> &Depot {
-        &self.lent
-    }
-
-    /// The stock.
-    pub(crate) fn stock(&self) -> &Stock {
-        &self.stock
-    }
-
     /// Bytes of spans that are bound to be lent.
     pub(crate) fn lent_span_bytes(&self) -> u64 {
-        u64::from(self.lent.slots()) << Use::Lent.class().shift()
+        self.lent.slots.get() << Use::Lent.class().shift()
     }
 
     /// Bytes of slots and spans that nobody uses, and that no list of the watermark keeps for a class.
     pub(crate) fn ready_bytes(&self) -> u64 {
         let slots = SizeClass::ALL.into_iter().map(|class| {
             let depot = self.depot(class);
-            u64::from(depot.free().saturating_sub(depot.keep())) << class.shift()
+            depot.free.get().saturating_sub(depot.keep.get()) << class.shift()
         });
-        slots.sum::<u64>() + u64::from(self.stock.unbound()) * SPAN_BYTES as u64
+        slots.sum::<u64>() + self.stock.unbound.get() * SPAN_BYTES as u64
     }
 }

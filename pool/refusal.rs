@@ -6,6 +6,7 @@
 use super::{
     class::SizeClass,
     request::Request,
+    stats::Counter,
     NotMade,
     Pool, //
 };
@@ -16,13 +17,7 @@ use crate::{
     },
     trace, //
 };
-use kernel::{
-    prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
-    },
-};
+use kernel::prelude::*;
 
 /// The shortest time between two lines in the log, in milliseconds.
 const QUIET_MS: u64 = 5000;
@@ -53,80 +48,64 @@ const TEXTS: [&str; 4] = [
 /// The same as words in sysfs; before that, if nothing was refused yet, and after, if no slot holds
 /// the mapping.
 const REASONS: [&str; 6] = ["none", "slow", "max", "memory", "host", "oversize"];
-const OVERSIZE: u32 = REASONS.len() as u32 - 1;
+const OVERSIZE: u64 = REASONS.len() as u64 - 1;
 
 /// Refused mappings and what was said about them.
+#[derive(Default)]
 pub(crate) struct Refusals {
-    count: Atomic<u64>,
+    pub(crate) count: Counter,
     /// How many there were at the last line, and when that was.
-    told: Atomic<u64>,
-    told_ms: Atomic<u64>,
+    told: Counter,
+    told_ms: Counter,
     /// The place of the obstacle among all, counted from 1.
-    obstacle: Atomic<u32>,
+    obstacle: Counter,
     /// The place of the reason of the last one.
-    reason: Atomic<u32>,
+    reason: Counter,
 }
 
 impl Refusals {
-    /// None so far.
-    pub(super) const fn new() -> Self {
-        Self {
-            count: Atomic::new(0),
-            told: Atomic::new(0),
-            told_ms: Atomic::new(0),
-            obstacle: Atomic::new(0),
-            reason: Atomic::new(0),
-        }
-    }
-
-    /// How many there were.
-    pub(crate) fn count(&self) -> u64 {
-        self.count.load(Relaxed)
-    }
-
     /// What keeps kccd from making more.
     pub(crate) fn obstacle(&self) -> Option<Obstacle> {
-        let place = self.obstacle.load(Relaxed).wrapping_sub(1);
+        let place = self.obstacle.get().wrapping_sub(1);
         Obstacle::ALL.get(place as usize).copied()
     }
 
     /// Notes that; to be called by kccd.
     pub(crate) fn set_obstacle(&self, obstacle: Option<Obstacle>) {
-        let place = obstacle.map_or(0, |obstacle| obstacle as u32 + 1);
-        self.obstacle.store(place, Relaxed);
+        let place = obstacle.map_or(0, |obstacle| obstacle as u64 + 1);
+        self.obstacle.set(place);
     }
 
     /// Why the last one was refused, in a word.
     pub(super) fn reason(&self) -> &'static str {
-        REASONS[self.reason.load(Relaxed) as usize % REASONS.len()]
+        REASONS[self.reason.get() as usize % REASONS.len()]
     }
 
     /// Counts one, for which no slot is free, or which `fits` none.
     fn note(&self, fits: bool) {
         let place = match fits {
-            true => self.obstacle.load(Relaxed) + 1,
+            true => self.obstacle.get() + 1,
             false => OVERSIZE,
         };
-        self.reason.store(place, Relaxed);
-        self.count.add(1, Relaxed);
+        self.reason.set(place);
+        self.count.add(1);
     }
 
     fn text(&self) -> &'static str {
-        TEXTS[self.obstacle.load(Relaxed) as usize % TEXTS.len()]
+        TEXTS[self.obstacle.get() as usize % TEXTS.len()]
     }
 
     /// How many there were since the last line, if there should be one now.
     fn to_tell(&self, now_ms: u64) -> Option<u64> {
-        let told_ms = self.told_ms.load(Relaxed);
-        let due = told_ms == 0 || now_ms.saturating_sub(told_ms) >= QUIET_MS;
-        if !due {
+        let told_ms = self.told_ms.get();
+        let is_due = told_ms == 0 || now_ms.saturating_sub(told_ms) >= QUIET_MS;
+        // Of several CPUs one does it.
+        if !is_due || !self.told_ms.replace(told_ms, now_ms.max(1)) {
             return None;
         }
-        // Of several CPUs one does it.
-        let told = self.told_ms.cmpxchg(told_ms, now_ms.max(1), Relaxed);
-        told.ok()?;
-        let count = self.count();
-        Some(count.saturating_sub(self.told.xchg(count, Relaxed)))
+        let (count, told) = (self.count.get(), self.told.get());
+        self.told.set(count);
+        Some(count.saturating_sub(told))
     }
 }
 
@@ -143,7 +122,7 @@ impl Pool {
         let size = request.size;
         trace::refused(dev, size);
         if let Some(class) = class {
-            self.stats.class(class).refused.add(1);
+            self.stats.classes[class].refused.add(1);
         }
         self.refusals.note(class.is_some());
         if request.quiet {
@@ -176,7 +155,7 @@ mod tests {
 
     #[test]
     fn one_line_at_a_time_counts_all_since_the_last() {
-        let refusals = Refusals::new();
+        let refusals = Refusals::default();
         // Refused since the last look, milliseconds since boot, what the line says.
         for (refused, now_ms, told) in [
             (1, 0, Some(1)),
@@ -190,12 +169,12 @@ mod tests {
             (0..refused).for_each(|_| refusals.note(true));
             assert_eq!(refusals.to_tell(now_ms), told);
         }
-        assert_eq!(refusals.count(), 16);
+        assert_eq!(refusals.count.get(), 16);
     }
 
     #[test]
     fn obstacle_is_the_last_one_noted() {
-        let refusals = Refusals::new();
+        let refusals = Refusals::default();
         assert_eq!(refusals.obstacle(), None);
         for obstacle in Obstacle::ALL {
             refusals.set_obstacle(Some(obstacle));
@@ -207,7 +186,7 @@ mod tests {
 
     #[test]
     fn reason_is_that_of_the_last_one_refused() {
-        let refusals = Refusals::new();
+        let refusals = Refusals::default();
         assert_eq!(refusals.reason(), "none");
         for (obstacle, fits, reason) in [
             (None, true, "slow"),
@@ -220,12 +199,12 @@ mod tests {
             refusals.note(fits);
             assert_eq!(refusals.reason(), reason);
         }
-        assert_eq!(refusals.count(), 5);
+        assert_eq!(refusals.count.get(), 5);
     }
 
     #[test]
     fn each_obstacle_names_cause_and_remedy() -> Result {
-        let refusals = Refusals::new();
+        let refusals = Refusals::default();
         let mut seen = KVec::new();
         for (obstacle, remedy) in [
             (None, "a larger cc_swiotlb.watermark="),

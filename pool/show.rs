@@ -11,7 +11,6 @@ use super::{
         CLASSES,
         SPAN_BYTES, //
     },
-    depot::Depot,
     node::Node,
     stock::Stock,
     Pool, //
@@ -35,7 +34,7 @@ pub(crate) enum Value {
     /// A number about all of the pool.
     Number(fn(&Pool) -> u64),
     /// A number about one class.
-    OfClass(fn(&Pool, SizeClass) -> u64, SizeClass),
+    OfClass(OfClass, SizeClass),
 }
 
 impl fmt::Display for Value {
@@ -49,6 +48,17 @@ impl fmt::Display for Value {
         }
     }
 }
+
+/// A number about one class.
+type OfClass = fn(&Pool, SizeClass) -> u64;
+
+/// Those that the files about all of the pool sum up.
+const TAKEN: OfClass = |it, class| it.caches.taken(class);
+const TAKEN_BYTES: OfClass = |it, class| TAKEN(it, class) << class.shift();
+const RETURNED: OfClass = |it, class| it.caches.returned(class);
+const RETURNED_BYTES: OfClass = |it, class| RETURNED(it, class) << class.shift();
+const FALLBACK: OfClass = |it, class| it.stats.classes[class].fallback.get();
+const LEFT: OfClass = |it, class| it.stats.classes[class].left.get();
 
 /// The file that there is without a pool as well.
 pub(crate) static STATE: [File; 1] = [File::new(
@@ -66,38 +76,39 @@ pub(crate) static TOTALS: [File; 37] = [
     number(c"peak_shared_bytes", |it| it.stats.peak_shared_bytes.get()),
     number(c"max_bytes", |_| params::max_bytes()),
     number(c"watermark_bytes", |it| {
-        let named = it.sum(|it, class| it.slots(class, Depot::keep) << class.shift());
-        it.span_bytes(Stock::low) + named
+        let named = it.sum(|it, class| it.slots(class, |of| &of.keep) << class.shift());
+        it.span_bytes(|of| of.low.get()) + named
     }),
     number(c"legacy_bytes", |_| memory::legacy_bytes()),
-    number(c"bound_bytes", |it| it.span_bytes(Stock::bound)),
-    number(c"peak_bound_bytes", |it| it.span_bytes(Stock::peak)),
+    number(c"bound_bytes", |it| it.span_bytes(|of| of.bound.get())),
+    number(c"peak_bound_bytes", |it| it.span_bytes(|of| of.peak.get())),
     number(c"demand_bytes", |it| it.span_bytes(Stock::demand)),
-    number(c"unbound_bytes", |it| it.span_bytes(Stock::unbound)),
+    number(c"unbound_bytes", |it| it.span_bytes(|of| of.unbound.get())),
     number(c"in_use_bytes", |it| {
-        it.sum(|it, class| it.caches.totals(class).used() << class.shift())
+        it.sum(|it, class| it.caches.used(class) << class.shift())
     }),
     number(c"lent_bytes", Pool::lent_bytes),
     number(c"lent_span_bytes", |it| {
         it.nodes().map(Node::lent_span_bytes).sum()
     }),
     number(c"leaked_bytes", |it| it.stats.leaked_bytes.get()),
+    // Less those that were taken for a device which does not reach them, and put back unused.
     number(c"mapped", |it| {
-        it.sum(Pool::taken).saturating_sub(it.unused())
+        it.sum(TAKEN).saturating_sub(it.stats.unreachable.get())
     }),
     number(c"unmapped", |it| {
-        it.sum(Pool::returned).saturating_sub(it.unused())
+        it.sum(RETURNED).saturating_sub(it.stats.unreachable.get())
     }),
-    number(c"mapped_bytes", |it| it.sum(Pool::taken_bytes)),
-    number(c"unmapped_bytes", |it| it.sum(Pool::returned_bytes)),
-    number(c"fallback_larger", |it| it.sum(Pool::fallback)),
+    number(c"mapped_bytes", |it| it.sum(TAKEN_BYTES)),
+    number(c"unmapped_bytes", |it| it.sum(RETURNED_BYTES)),
+    number(c"fallback_larger", |it| it.sum(FALLBACK)),
     number(c"fallback_legacy", |it| {
-        it.sum(Pool::left) + it.stats.oversize.get()
+        it.sum(LEFT) + it.stats.oversize.get()
     }),
-    number(c"fallback_unreachable", Pool::unused),
+    number(c"fallback_unreachable", |it| it.stats.unreachable.get()),
     number(c"fallback_oversize", |it| it.stats.oversize.get()),
     number(c"fallback_early", |_| crate::EARLY.get()),
-    number(c"refused", |it| it.refusals.count()),
+    number(c"refused", |it| it.refusals.count.get()),
     File::new(
         c"refused_reason",
         Value::Word(|pool| pool.map_or("none", |pool| pool.refusals.reason())),
@@ -121,37 +132,28 @@ pub(crate) static TOTALS: [File; 37] = [
 
 /// The files about one class.
 const fn of_class(class: SizeClass) -> [File; 13] {
-    const fn file(
-        name: &'static CStr,
-        class: SizeClass,
-        value: fn(&Pool, SizeClass) -> u64,
-    ) -> File {
+    const fn file(name: &'static CStr, class: SizeClass, value: OfClass) -> File {
         File::new(name, Value::OfClass(value, class))
     }
     [
-        file(c"slots", class, |it, class| it.slots(class, Depot::slots)),
+        file(c"slots", class, |it, class| it.slots(class, |of| &of.slots)),
         file(c"watermark", class, |it, class| {
-            it.slots(class, Depot::keep)
+            it.slots(class, |of| &of.keep)
         }),
-        file(c"free", class, |it, class| it.slots(class, Depot::free)),
-        file(c"cached", class, |it, class| {
-            let away = it
-                .slots(class, Depot::slots)
-                .saturating_sub(it.slots(class, Depot::free));
-            away.saturating_sub(it.caches.totals(class).used())
-        }),
-        file(c"in_use", class, |it, class| it.caches.totals(class).used()),
+        file(c"free", class, |it, class| it.slots(class, |of| &of.free)),
+        file(c"cached", class, Pool::cached),
+        file(c"in_use", class, |it, class| it.caches.used(class)),
         file(c"bound_bytes", class, |it, class| {
-            it.slots(class, Depot::slots) << class.shift()
+            it.slots(class, |of| &of.slots) << class.shift()
         }),
-        file(c"mapped", class, Pool::taken),
-        file(c"unmapped", class, Pool::returned),
-        file(c"mapped_bytes", class, Pool::taken_bytes),
-        file(c"unmapped_bytes", class, Pool::returned_bytes),
-        file(c"fallback_larger", class, Pool::fallback),
-        file(c"fallback_legacy", class, Pool::left),
+        file(c"mapped", class, TAKEN),
+        file(c"unmapped", class, RETURNED),
+        file(c"mapped_bytes", class, TAKEN_BYTES),
+        file(c"unmapped_bytes", class, RETURNED_BYTES),
+        file(c"fallback_larger", class, FALLBACK),
+        file(c"fallback_legacy", class, LEFT),
         file(c"refused", class, |it, class| {
-            it.stats.class(class).refused.get()
+            it.stats.classes[class].refused.get()
         }),
     ]
 }
@@ -172,60 +174,16 @@ pub(crate) static CLASS_FOLDERS: [(&CStr, [File; 13]); CLASSES] = [
 
 impl Pool {
     /// A sum over all classes.
-    fn sum(&self, number: fn(&Self, SizeClass) -> u64) -> u64 {
-        SizeClass::ALL
-            .into_iter()
-            .map(|class| number(self, class))
-            .sum()
-    }
-
-    /// Bytes of spans of all nodes.
-    fn span_bytes(&self, spans: fn(&Stock) -> u32) -> u64 {
-        let spans = self.nodes().map(|node| u64::from(spans(node.stock())));
-        spans.sum::<u64>() * SPAN_BYTES as u64
-    }
-
-    /// Slots of the depots of all nodes.
-    fn slots(&self, class: SizeClass, slots: fn(&Depot) -> u32) -> u64 {
-        self.nodes()
-            .map(|node| u64::from(slots(node.depot(class))))
-            .sum()
-    }
-
-    fn taken(&self, class: SizeClass) -> u64 {
-        self.caches.totals(class).taken
-    }
-
-    fn returned(&self, class: SizeClass) -> u64 {
-        self.caches.totals(class).returned
-    }
-
-    fn taken_bytes(&self, class: SizeClass) -> u64 {
-        self.taken(class) << class.shift()
-    }
-
-    fn returned_bytes(&self, class: SizeClass) -> u64 {
-        self.returned(class) << class.shift()
-    }
-
-    /// Slots that were taken for a device which does not reach them, and put back unused.
-    fn unused(&self) -> u64 {
-        self.stats.unreachable.get()
-    }
-
-    fn fallback(&self, class: SizeClass) -> u64 {
-        self.stats.class(class).fallback.get()
-    }
-
-    fn left(&self, class: SizeClass) -> u64 {
-        self.stats.class(class).left.get()
+    fn sum(&self, number: OfClass) -> u64 {
+        let classes = SizeClass::ALL.into_iter();
+        classes.map(|class| number(self, class)).sum()
     }
 
     /// Writes the file `stats`, which there is without a pool as well.
     pub(crate) fn write_stats(pool: &Option<&Self>, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let totals = pool.map_or(&[][..], |_| &TOTALS);
         [&STATE, totals].into_iter().flatten().try_for_each(|file| {
-            out.write_fmt(fmt!("{}: {}\n", file.name(), file.value())) //
+            out.write_fmt(fmt!("{}: {}\n", file.name, file.value)) //
         })
     }
 
@@ -234,13 +192,13 @@ impl Pool {
         write!(out, "class")?;
         for (_, files) in CLASS_FOLDERS.iter().take(1) {
             for file in files {
-                out.write_fmt(fmt!(" {:>15}", file.name()))?;
+                out.write_fmt(fmt!(" {:>15}", file.name))?;
             }
         }
         for (class, (_, files)) in SizeClass::ALL.into_iter().zip(&CLASS_FOLDERS) {
             write!(out, "\n{:>5}", class.name())?;
             for file in files {
-                out.write_fmt(fmt!(" {:>15}", file.value()))?;
+                out.write_fmt(fmt!(" {:>15}", file.value))?;
             }
         }
         writeln!(out)
@@ -250,13 +208,13 @@ impl Pool {
     pub(crate) fn write_nodes(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "node    bound  unbound   demand ready_bytes     lent")?;
         for (number, node) in self.nodes().enumerate() {
-            let stock = node.stock();
+            let stock = &node.stock;
             writeln!(
                 out,
                 "{:>4} {:>8} {:>8} {:>8} {:>11} {:>8}",
                 number,
-                stock.bound(),
-                stock.unbound(),
+                stock.bound.get(),
+                stock.unbound.get(),
                 stock.demand(),
                 node.ready_bytes(),
                 node.lent_span_bytes() / SPAN_BYTES as u64
@@ -271,9 +229,9 @@ impl Pool {
                     "{:>4} {:>5} {:>8} {:>8} {:>8}",
                     number,
                     class.name(),
-                    depot.slots(),
-                    depot.keep(),
-                    depot.free()
+                    depot.slots.get(),
+                    depot.keep.get(),
+                    depot.free.get()
                 )?;
             }
         }

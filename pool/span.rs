@@ -34,7 +34,8 @@ use super::{
         Linked,
         Links, //
     },
-    slot::Slot, //
+    slot::Slot,
+    stats::Counter, //
 };
 use crate::glue::link::Link;
 use kernel::{
@@ -141,7 +142,7 @@ pub(crate) struct Span {
     tables: [Link<Table>; TABLES],
     /// The slots that are home, one bit each, and their number.
     home: [Atomic<u64>; WORDS],
-    home_slots: Atomic<u32>,
+    pub(crate) home_slots: Counter,
     chunk: Link<Chunk>,
     links: Links<Self>,
 }
@@ -163,7 +164,7 @@ impl Linked for Span {
 
     fn level(&self) -> Option<usize> {
         let slots = self.binding().bound_to()?.class().slots_per_span();
-        match self.home_slots() as usize {
+        match self.home_slots.get() as usize {
             0 => None,
             home => Some(home * ALL_HOME / slots),
         }
@@ -178,7 +179,7 @@ impl Span {
             base: Atomic::new(0),
             tables: [const { Link::new() }; TABLES],
             home: [const { Atomic::new(0) }; WORDS],
-            home_slots: Atomic::new(0),
+            home_slots: Counter::new(0),
             chunk: Link::new(),
             links: Links::new(),
         }
@@ -273,36 +274,22 @@ impl Span {
             let all = u64::MAX.checked_shr((WORD_BITS - bits) as u32);
             word.store(all.unwrap_or(0), Relaxed);
         }
-        self.home_slots.store(slots as u32, Relaxed);
+        self.home_slots.set(slots as u64);
         self.set_binding(Some(bound_to));
         Ok(())
     }
 
     /// Unbinds the span, all of whose slots are home.
     pub(crate) fn unbind(&self) {
-        self.home_slots.store(0, Relaxed);
+        self.home_slots.set(0);
         self.set_binding(None);
-    }
-
-    /// Slots that are home.
-    pub(crate) fn home_slots(&self) -> u32 {
-        self.home_slots.load(Relaxed)
     }
 
     /// Takes a slot of `class`, which the span is bound to; [`None`] if none is home.
     pub(crate) fn take(&self, class: SizeClass) -> Option<FreeSlot> {
-        let words = self.home.iter().enumerate();
-        let (at, word, bits) = words
-            .map(|(at, word)| (at, word, word.load(Relaxed)))
-            .find(|(_, _, bits)| *bits != 0)?;
-        let index = at * WORD_BITS + bits.trailing_zeros() as usize;
-        let slot = self.record(index)?;
-        word.store(bits & (bits - 1), Relaxed);
-        self.home_slots.store(self.home_slots() - 1, Relaxed);
-        Some(FreeSlot {
-            base: self.base().add(index << class.shift()),
-            slot,
-        })
+        let mut words = self.home.iter().map(|word| word.load(Relaxed)).enumerate();
+        let (at, bits) = words.find(|(_, bits)| *bits != 0)?;
+        self.take_at(class, at * WORD_BITS + bits.trailing_zeros() as usize, 1)
     }
 
     /// Takes `count` adjacent slots of `class`, which the span is cut into; returns the first, which is
@@ -311,6 +298,10 @@ impl Span {
         let mut starts = starts(class.slots_per_span(), count);
         let first =
             starts.find(|first| (*first..first + count).all(|index| self.is_home(index)))?;
+        self.take_at(class, first, count)
+    }
+
+    fn take_at(&self, class: SizeClass, first: usize, count: usize) -> Option<FreeSlot> {
         let run = FreeSlot {
             base: self.base().add(first << class.shift()),
             slot: self.record(first)?,
@@ -336,12 +327,12 @@ impl Span {
             &self.home[index / WORD_BITS % WORDS],
             1 << (index % WORD_BITS),
         );
-        let (bits, count) = (word.load(Relaxed), self.home_slots());
+        let (bits, count) = (word.load(Relaxed), self.home_slots.get());
         let (bits, count) = match home {
             true => (bits | bit, count + 1),
             false => (bits & !bit, count - 1),
         };
         word.store(bits, Relaxed);
-        self.home_slots.store(count, Relaxed);
+        self.home_slots.set(count);
     }
 }

@@ -2,22 +2,21 @@
 
 //! Counters of what is rare. What happens for each mapping is counted by the CPU caches.
 
-use super::class::{
-    PerClass,
-    SizeClass, //
-};
+use super::class::PerClass;
 use kernel::sync::atomic::{
     Atomic,
     Relaxed, //
 };
 
-/// A number of events or bytes that any CPU may add to.
+/// A number of events, bytes, slots or spans, which orders no other access to memory.
+///
+/// Any CPU may read it and add to it; what sets it says who may.
 pub(crate) struct Counter(Atomic<u64>);
 
 impl Counter {
-    /// A counter at 0.
-    pub(crate) const fn new() -> Self {
-        Self(Atomic::new(0))
+    /// A counter at `count`.
+    pub(crate) const fn new(count: u64) -> Self {
+        Self(Atomic::new(count))
     }
 
     /// Adds to the counter.
@@ -25,14 +24,29 @@ impl Counter {
         self.0.add(count, Relaxed);
     }
 
-    /// Raises it to `value`. To be called by one thread.
-    pub(crate) fn raise_to(&self, value: u64) {
-        self.set(value.max(self.get()));
+    /// Takes from the counter what was added before.
+    pub(crate) fn sub(&self, count: u64) {
+        self.add(count.wrapping_neg());
     }
 
-    /// Sets it to `value`. To be called by one thread.
-    pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Relaxed);
+    /// Raises it to `count`. To be called by one thread at a time.
+    pub(crate) fn raise_to(&self, count: u64) {
+        self.set(count.max(self.get()));
+    }
+
+    /// Sets it to `count`. To be called by one thread at a time.
+    pub(crate) fn set(&self, count: u64) {
+        self.0.store(count, Relaxed);
+    }
+
+    /// Sets it to `count` if it is `old`. Returns whether it was.
+    pub(crate) fn replace(&self, old: u64, count: u64) -> bool {
+        self.0.cmpxchg(old, count, Relaxed).is_ok()
+    }
+
+    /// Sets it to 0; returns what it was.
+    pub(crate) fn take(&self) -> u64 {
+        self.0.xchg(0, Relaxed)
     }
 
     /// The count so far.
@@ -41,7 +55,14 @@ impl Counter {
     }
 }
 
+impl Default for Counter {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
 /// What is counted for each class.
+#[derive(Default)]
 pub(crate) struct ClassStats {
     /// Mappings that a larger class served.
     pub(crate) fallback: Counter,
@@ -52,6 +73,7 @@ pub(crate) struct ClassStats {
 }
 
 /// Conversions in one direction.
+#[derive(Default)]
 pub(crate) struct Conversions {
     /// Those that succeeded, their bytes, and the time that all took.
     pub(crate) done: Counter,
@@ -61,20 +83,10 @@ pub(crate) struct Conversions {
     pub(crate) failed: Counter,
 }
 
-impl Conversions {
-    const fn new() -> Self {
-        Self {
-            done: Counter::new(),
-            bytes: Counter::new(),
-            ns: Counter::new(),
-            failed: Counter::new(),
-        }
-    }
-}
-
 /// The counters.
+#[derive(Default)]
 pub(crate) struct Stats {
-    classes: PerClass<ClassStats>,
+    pub(crate) classes: PerClass<ClassStats>,
     /// From private to shared, and back.
     pub(crate) shared: Conversions,
     pub(crate) given_back: Conversions,
@@ -97,34 +109,4 @@ pub(crate) struct Stats {
     /// time.
     pub(crate) lend_refused: Counter,
     pub(crate) lend_oversize: Counter,
-}
-
-impl Stats {
-    /// All counters at 0.
-    pub(super) fn new() -> Self {
-        Self {
-            classes: PerClass::from_fn(|_| ClassStats {
-                fallback: Counter::new(),
-                left: Counter::new(),
-                refused: Counter::new(),
-            }),
-            shared: Conversions::new(),
-            given_back: Conversions::new(),
-            peak_shared_bytes: Counter::new(),
-            allocation_failures: Counter::new(),
-            single_spans: Counter::new(),
-            leaked_bytes: Counter::new(),
-            oversize: Counter::new(),
-            unreachable: Counter::new(),
-            misuse: Counter::new(),
-            lent_slot_bytes: Counter::new(),
-            lend_refused: Counter::new(),
-            lend_oversize: Counter::new(),
-        }
-    }
-
-    /// The counters of a class.
-    pub(crate) fn class(&self, class: SizeClass) -> &ClassStats {
-        &self.classes[class]
-    }
 }

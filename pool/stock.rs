@@ -18,23 +18,18 @@ use super::{
         WHOLE, //
     },
     list::Lists,
-    span::Span, //
+    span::Span,
+    stats::Counter, //
 };
 use kernel::{
     new_spinlock_irq,
     prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        SpinLockIrq, //
-    },
+    sync::SpinLockIrq, //
 };
 
 /// The part of what is in use that is kept ready beside it, if the watermark is less: one in so many.
 /// A load that grew so far may well grow further before kccd has followed it.
-pub(crate) const BESIDE_USED: u32 = 4;
+pub(crate) const BESIDE_USED: u64 = 4;
 
 /// Windows of time in which the need for spans is remembered.
 pub(crate) const WINDOWS: usize = 8;
@@ -45,22 +40,23 @@ pub(crate) struct Stock {
     /// Chunks with unbound spans.
     #[pin]
     chunks: SpinLockIrq<Lists<Chunk, LEVELS>>,
-    unbound: Atomic<u32>,
-    bound: Atomic<u32>,
+    /// Spans that are unbound, and that are bound.
+    pub(crate) unbound: Counter,
+    pub(crate) bound: Counter,
     /// The most spans that were bound at a time, by window.
-    peaks: [Atomic<u32>; WINDOWS],
+    peaks: [Counter; WINDOWS],
     /// The most that ever were.
-    peak: Atomic<u32>,
+    pub(crate) peak: Counter,
     /// The current window, counted on.
-    window: Atomic<u32>,
+    window: Counter,
     /// How many spans the watermark keeps unbound.
-    low: Atomic<u32>,
+    pub(super) low: Counter,
     /// Below how many kccd wants to know.
-    ring_below: Atomic<u32>,
-    /// From how many unbound spans on kccd wants to know; `u32::MAX` while it looks anyway.
-    high: Atomic<u32>,
+    ring_below: Counter,
+    /// From how many unbound spans on kccd wants to know; `u64::MAX` while it looks anyway.
+    high: Counter,
     /// How many unbound spans are beyond each reach.
-    kept: [Atomic<u32>; REACHES],
+    kept: [Counter; REACHES],
 }
 
 const REACHES: usize = Reach::Last as usize + 1;
@@ -85,100 +81,80 @@ impl Stock {
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             chunks <- new_spinlock_irq!(Lists::new()),
-            unbound: Atomic::new(0),
-            bound: Atomic::new(0),
-            peaks: [const { Atomic::new(0) }; WINDOWS],
-            peak: Atomic::new(0),
-            window: Atomic::new(0),
-            low: Atomic::new(0),
-            ring_below: Atomic::new(0),
-            high: Atomic::new(u32::MAX),
-            kept: [u32::MAX, u32::MAX, 0, 0, 0].map(Atomic::new),
+            unbound: Counter::default(),
+            bound: Counter::default(),
+            peaks: Default::default(),
+            peak: Counter::default(),
+            window: Counter::default(),
+            low: Counter::default(),
+            ring_below: Counter::default(),
+            high: Counter::new(u64::MAX),
+            kept: [u64::MAX, u64::MAX, 0, 0, 0].map(Counter::new),
         })
     }
 
-    /// Spans that are unbound.
-    pub(crate) fn unbound(&self) -> u32 {
-        self.unbound.load(Relaxed)
-    }
-
-    /// Spans that are bound.
-    pub(crate) fn bound(&self) -> u32 {
-        self.bound.load(Relaxed)
-    }
-
     /// The most spans that were bound at a time in any of the windows.
-    pub(crate) fn demand(&self) -> u32 {
-        let peaks = self.peaks.iter().map(|peak| peak.load(Relaxed));
-        peaks.fold(self.bound(), u32::max)
-    }
-
-    /// The most spans that were ever bound at a time.
-    pub(crate) fn peak(&self) -> u32 {
-        self.peak.load(Relaxed)
+    pub(crate) fn demand(&self) -> u64 {
+        let peaks = self.peaks.iter().map(Counter::get);
+        peaks.fold(self.bound.get(), u64::max)
     }
 
     /// Begins a new window in place of the oldest one, which is forgotten. May sleep.
     pub(crate) fn turn_window(&self) {
         let _chunks = self.chunks.lock();
-        let next = self.window.load(Relaxed).wrapping_add(1);
-        self.peaks[next as usize % WINDOWS].store(self.bound(), Relaxed);
-        self.window.store(next, Relaxed);
+        self.window.add(1);
+        self.peak_of_window().set(self.bound.get());
+    }
+
+    fn peak_of_window(&self) -> &Counter {
+        &self.peaks[self.window.get() as usize % WINDOWS]
     }
 
     /// Sets how many spans the watermark keeps unbound, and the reserves: what only mappings take that
     /// find nothing else, and below that, what only large ones take.
-    pub(crate) fn set_levels(&self, low: u32, reserve: u32, large_reserve: u32) {
-        self.low.store(low, Relaxed);
-        self.kept[Reach::Ready as usize].store(reserve + large_reserve, Relaxed);
-        self.kept[Reach::Reserve as usize].store(large_reserve, Relaxed);
-    }
-
-    /// How many spans the watermark keeps unbound.
-    pub(super) fn low(&self) -> u32 {
-        self.low.load(Relaxed)
+    pub(crate) fn set_levels(&self, low: u64, reserve: u64, large_reserve: u64) {
+        self.low.set(low);
+        self.kept[Reach::Ready as usize].set(reserve + large_reserve);
+        self.kept[Reach::Reserve as usize].set(large_reserve);
     }
 
     /// Unbound spans beyond that.
-    pub(super) fn beyond_low(&self) -> u32 {
-        self.unbound()
-            .saturating_sub(self.low().max(self.bound() / BESIDE_USED))
+    pub(super) fn beyond_low(&self) -> u64 {
+        let low = self.low.get().max(self.bound.get() / BESIDE_USED);
+        self.unbound.get().saturating_sub(low)
     }
 
     /// Sets when kccd wants to know: below `low` unbound spans, and from `high` on.
-    pub(crate) fn listen(&self, low: u32, high: Option<u32>) {
-        self.ring_below.store(low, Relaxed);
-        self.high.store(high.unwrap_or(u32::MAX), Relaxed);
+    pub(crate) fn listen(&self, low: u64, high: Option<u64>) {
+        self.ring_below.set(low);
+        self.high.set(high.unwrap_or(u64::MAX));
     }
 
     /// Whether kccd should know how few or how many spans are unbound.
     pub(super) fn has_news(&self) -> bool {
-        !(self.ring_below.load(Relaxed)..self.high.load(Relaxed)).contains(&self.unbound())
+        !(self.ring_below.get()..self.high.get()).contains(&self.unbound.get())
     }
 
     /// How many spans a mapping can reach.
-    pub(crate) fn within(&self, reach: Reach) -> u32 {
-        self.unbound()
-            .saturating_sub(self.kept[reach as usize].load(Relaxed))
+    pub(crate) fn within(&self, reach: Reach) -> u64 {
+        let kept = self.kept[reach as usize].get();
+        self.unbound.get().saturating_sub(kept)
     }
 
     /// Takes `count` adjacent spans, at most a chunk's, for a depot to bind.
     pub(super) fn take(&self, reach: Reach, count: usize) -> Option<&'static [Span]> {
         let mut chunks = self.chunks.lock();
-        if (self.within(reach) as usize) < count {
+        if self.within(reach) < count as u64 {
             return None;
         }
         // Of each level the first, from the one on that may have so many.
         let mut levels = (count - 1..LEVELS).filter_map(|level| chunks.first_at(level));
         let chunk = levels.find(|chunk| chunk.find(count).is_some())?;
         let spans = chunks.change(chunk, |chunk| chunk.take(count));
-        self.count(-(count as i32), count as i32);
-        for peak in [
-            &self.peaks[self.window.load(Relaxed) as usize % WINDOWS],
-            &self.peak,
-        ] {
-            peak.store(peak.load(Relaxed).max(self.bound()), Relaxed);
-        }
+        self.unbound.sub(count as u64);
+        self.bound.add(count as u64);
+        self.peak.raise_to(self.bound.get());
+        self.peak_of_window().raise_to(self.bound.get());
         spans
     }
 
@@ -189,14 +165,15 @@ impl Stock {
         };
         let mut chunks = self.chunks.lock();
         chunks.change(chunk, |chunk| chunk.put(span));
-        self.count(1, -1);
+        self.unbound.add(1);
+        self.bound.sub(1);
     }
 
     /// Adds a chunk, all of whose spans are unbound. May sleep.
     pub(crate) fn add(&self, chunk: &'static Chunk) {
         let mut chunks = self.chunks.lock();
         chunks.add(chunk);
-        self.count(chunk.span_count() as i32, 0);
+        self.unbound.add(chunk.span_count() as u64);
     }
 
     /// Takes a chunk out, all of whose spans are unbound: a single span if there is one.
@@ -204,7 +181,7 @@ impl Stock {
         let mut chunks = self.chunks.lock();
         let chunk = Self::whole(&chunks)?;
         chunks.remove(chunk);
-        self.count(-(chunk.span_count() as i32), 0);
+        self.unbound.sub(chunk.span_count() as u64);
         Some(chunk)
     }
 
@@ -216,13 +193,5 @@ impl Stock {
     fn whole(chunks: &Lists<Chunk, LEVELS>) -> Option<&'static Chunk> {
         let single = chunks.first_at(SINGLE);
         single.or_else(|| chunks.first_at(WHOLE))
-    }
-
-    fn count(&self, unbound: i32, bound: i32) {
-        let add = |count: &Atomic<u32>, more: i32| {
-            count.store(count.load(Relaxed).wrapping_add_signed(more), Relaxed);
-        };
-        add(&self.unbound, unbound);
-        add(&self.bound, bound);
     }
 }

@@ -3,54 +3,59 @@
 //! How the pool stands: what kccd, the shrinker and the files in debugfs look at. Takes no lock.
 
 use super::{
-    bell::Bell,
     class::{
         SizeClass,
         SPAN_BYTES, //
     },
     depot::Depot,
     node::Node,
+    stats::Counter,
+    stock::Stock,
     Pool, //
 };
-use kernel::page::PAGE_SIZE;
 
 impl Pool {
-    /// Memory that is shared, in bytes.
-    pub(crate) fn shared_bytes(&self) -> u64 {
-        let spans = self.nodes.iter().map(|node| {
-            u64::from(node.stock().bound()) + u64::from(node.stock().unbound()) //
-        });
-        spans.sum::<u64>() * SPAN_BYTES as u64
-    }
-
-    /// Pages that are beyond the watermark and could be given back. Takes no lock. Any context.
-    pub(crate) fn spare_pages(&self) -> usize {
-        let spans = self.nodes().map(|node| node.stock().beyond_low() as usize);
-        spans.sum::<usize>() * (SPAN_BYTES / PAGE_SIZE)
-    }
-
     /// The nodes, by number.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().map(|node| &**node)
     }
 
-    /// What kccd is woken by.
-    pub(crate) fn bell(&self) -> &Bell {
-        &self.bell
+    /// Bytes of spans of all nodes.
+    pub(super) fn span_bytes(&self, spans: impl Fn(&Stock) -> u64) -> u64 {
+        let spans = self.nodes().map(|node| spans(&node.stock));
+        spans.sum::<u64>() * SPAN_BYTES as u64
+    }
+
+    /// Slots of `class` of all nodes.
+    pub(super) fn slots(&self, class: SizeClass, count: fn(&Depot) -> &Counter) -> u64 {
+        let depots = self.nodes().map(|node| node.depot(class));
+        depots.map(|depot| count(depot).get()).sum()
+    }
+
+    /// Memory that is shared, in bytes.
+    pub(crate) fn shared_bytes(&self) -> u64 {
+        self.span_bytes(|stock| stock.bound.get() + stock.unbound.get())
+    }
+
+    /// Bytes that are beyond the watermark and could be given back. Any context.
+    pub(crate) fn spare_bytes(&self) -> u64 {
+        self.span_bytes(Stock::beyond_low)
+    }
+
+    /// Free slots of `class` that CPUs hold, roughly.
+    pub(super) fn cached(&self, class: SizeClass) -> u64 {
+        let slots = self.slots(class, |it| &it.slots);
+        let away = slots.saturating_sub(self.slots(class, |it| &it.free));
+        away.saturating_sub(self.caches.used(class))
     }
 
     /// Spans that would be unbound if CPUs held no slots, roughly; 0 if they hold none.
-    pub(crate) fn cached_spans(&self) -> u32 {
+    pub(crate) fn cached_spans(&self) -> u64 {
         let of_class = |class: SizeClass| {
-            let sum = |count: fn(&Depot) -> u32| -> u64 {
-                let depots = self.nodes().map(|node| node.depot(class));
-                depots.map(|depot| u64::from(count(depot))).sum()
-            };
-            let (slots, used) = (sum(Depot::slots), self.caches.totals(class).used());
-            let cached = slots.saturating_sub(sum(Depot::free)).saturating_sub(used);
             let per_span = class.slots_per_span() as u64;
-            let unused = (slots / per_span).saturating_sub(used.div_ceil(per_span));
-            unused.min(cached) as u32
+            let used = self.caches.used(class).div_ceil(per_span);
+            let spans = self.slots(class, |it| &it.slots) / per_span;
+            spans.saturating_sub(used).min(self.cached(class))
         };
         SizeClass::ALL.into_iter().map(of_class).sum()
     }

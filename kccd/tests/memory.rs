@@ -46,8 +46,8 @@ mod tests {
     fn a_chunk_is_shared_and_made_private() -> Result {
         let mut kccd = kccd()?;
         let pool = kccd.pool;
-        let stock = || pool.nodes().next().map(|node| node.stock());
-        let unbound = || stock().map_or(0, |stock| stock.unbound() as usize);
+        let stock = || pool.nodes().next().map(|node| &node.stock);
+        let unbound = || stock().map_or(0, |stock| stock.unbound.get() as usize);
         for round in 1..=2 {
             assert!(kccd.grow_node(0).is_ok());
             assert_eq!(unbound(), SPANS_PER_CHUNK);

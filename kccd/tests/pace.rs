@@ -10,11 +10,11 @@ struct Guest {
     now_ms: u64,
     /// What converting a chunk costs.
     chunk_ns: u64,
-    bound: u32,
-    unbound: u32,
+    bound: u64,
+    unbound: u64,
     /// Spans that stay bound because CPUs hold slots of them.
-    cached: u32,
-    peaks: [u32; WINDOWS],
+    cached: u64,
+    peaks: [u64; WINDOWS],
     window: usize,
     /// When the grace periods of what has left are over.
     leaving: KVec<u64>,
@@ -25,8 +25,8 @@ struct Guest {
 impl Guest {
     /// One that has used `used` spans until now, of which caches hold `cached`, with as many
     /// unbound as its watermark.
-    fn new(idle: Idle, estimated_ns: u64, chunk_ns: u64, used: u32, cached: u32) -> Result<Self> {
-        const WATERMARK: u32 = 40;
+    fn new(idle: Idle, estimated_ns: u64, chunk_ns: u64, used: u64, cached: u64) -> Result<Self> {
+        const WATERMARK: u64 = 40;
         let mut nodes = KVec::new();
         nodes.push(
             NodeView {
@@ -85,7 +85,7 @@ impl Guest {
             self.look();
             match policy::next(&self.state.nodes, &self.state.view) {
                 Action::GiveBack(0) => {
-                    self.unbound -= SPANS_PER_CHUNK as u32;
+                    self.unbound -= SPANS_PER_CHUNK as u64;
                     self.leaving.push(self.now_ms + 15, GFP_KERNEL)?;
                     self.state.pace();
                 }

@@ -22,11 +22,11 @@ mod tests {
     use super::*;
 
     /// The watermark of the nodes below, in spans.
-    const SPANS: u32 = 16;
+    const SPANS: u64 = 16;
     const NOW: u64 = 10_000;
 
     /// A node with so many spans bound, all of whose slots are used, and so many unbound.
-    fn node(bound: u32, unbound: u32) -> NodeView {
+    fn node(bound: u64, unbound: u64) -> NodeView {
         NodeView {
             watermark: SPANS,
             ready: unbound,
@@ -286,7 +286,7 @@ mod tests {
             (4, (0, 1)),
             (40, (5, 5)),
             (2048, (64, 8)),
-            (u32::MAX, (64, 8)),
+            (u64::MAX, (64, 8)),
         ] {
             assert_eq!(reserves(watermark), reserved);
         }

@@ -15,7 +15,6 @@ use crate::pool::{
     depot::Depot,
     span::{
         FreeSlot,
-        Span,
         Use, //
     },
     stock::{
@@ -105,12 +104,12 @@ mod tests {
             let bench = Bench::new(class, 1)?;
             let slots = bench.take(READY, class.slots_per_span())?;
             assert_eq!(slots.len(), class.slots_per_span());
-            assert!(bench.depot.free() == 0 && bench.stock.unbound() == 3);
+            assert!(bench.depot.free.get() == 0 && bench.stock.unbound.get() == 3);
             bench.put(&slots[1..]);
-            assert_eq!(bench.stock.unbound(), 3);
+            assert_eq!(bench.stock.unbound.get(), 3);
             bench.put(&slots[..1]);
-            assert!(bench.depot.free() == 0 && bench.depot.slots() == 0);
-            assert!(bench.stock.unbound() == 4 && bench.stock.bound() == 0);
+            assert!(bench.depot.free.get() == 0 && bench.depot.slots.get() == 0);
+            assert!(bench.stock.unbound.get() == 4 && bench.stock.bound.get() == 0);
         }
         Ok(())
     }
@@ -118,14 +117,14 @@ mod tests {
     #[test]
     fn what_is_kept_stays_bound() -> Result {
         let bench = Bench::new(K16, 1)?;
-        bench.depot.set_keep(33);
+        bench.depot.keep.set(33);
         // 32 slots to a span: three spans.
         let mut slots = bench.take(READY, 32)?;
         for _ in 0..2 {
             slots.extend_from_slice(&bench.take(READY, 32)?, GFP_KERNEL)?;
         }
         bench.put(&slots);
-        assert!(bench.depot.free() == 64 && bench.stock.unbound() == 2);
+        assert!(bench.depot.free.get() == 64 && bench.stock.unbound.get() == 2);
         Ok(())
     }
 
@@ -133,7 +132,7 @@ mod tests {
     fn what_is_kept_is_not_for_other_classes() -> Result {
         let bench = Bench::new(K64, 1)?;
         // 8 slots to a span.
-        bench.depot.set_keep(5);
+        bench.depot.keep.set(5);
         assert!(bench.depot.bind_ahead(&bench.stock));
         assert!(bench.depot.may_have(&bench.stock, SURPLUS));
         assert_eq!(bench.take(SURPLUS, 8)?.len(), 3);
@@ -148,13 +147,13 @@ mod tests {
         for class in SizeClass::ALL {
             let bench = Bench::new(class, 2)?;
             assert_eq!(bench.take(READY, 2000)?.len(), class.slots_per_span());
-            assert_eq!(bench.stock.bound(), 1);
+            assert_eq!(bench.stock.bound.get(), 1);
         }
         // And none while it has a slot.
         let bench = Bench::new(K4, 2)?;
         assert_eq!(bench.take(READY, 127)?.len(), 127);
         assert_eq!(bench.take(READY, 128)?.len(), 1);
-        assert_eq!(bench.stock.bound(), 1);
+        assert_eq!(bench.stock.bound.get(), 1);
         Ok(())
     }
 
@@ -163,7 +162,7 @@ mod tests {
         let bench = Bench::new(K4, 1)?;
         for (batch, free) in [(1, 127), (2, 125), (64, 61), (61, 0)] {
             assert_eq!(bench.take(READY, batch)?.len(), batch);
-            assert_eq!(bench.depot.free(), free);
+            assert_eq!(bench.depot.free.get(), free);
         }
         Ok(())
     }
@@ -205,9 +204,9 @@ mod tests {
         let mut taken = bench.take(READY, 64)?;
         taken.extend_from_slice(&bench.take(READY, 10)?, GFP_KERNEL)?;
         bench.put(&taken[60..70]);
-        let spans = bench.chunks[0].spans().map(Span::home_slots);
-        assert_eq!(spans.sum::<u32>(), bench.depot.free());
-        assert_eq!(bench.depot.slots(), 128);
+        let spans = bench.chunks[0].spans().map(|span| span.home_slots.get());
+        assert_eq!(spans.sum::<u64>(), bench.depot.free.get());
+        assert_eq!(bench.depot.slots.get(), 128);
         Ok(())
     }
 }

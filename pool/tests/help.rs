@@ -61,9 +61,9 @@ mod tests {
         bench.give(0, 2)?;
         bench.give(1, 1)?;
         for node in 0..2 {
-            bench.node(node).stock().set_levels(16, 1, 1);
+            bench.node(node).stock.set_levels(16, 1, 1);
         }
-        assert!(bench.node(0).depot(K8).bind_ahead(bench.node(0).stock()));
+        assert!(bench.node(0).depot(K8).bind_ahead(&bench.node(0).stock));
         let found = take_all(&bench, &mut cpu, K4, 2000)?;
         // Number of slots, class, node: 7 and 4 spans, of each 2 are set aside, of which 1 is a
         // reserve.
@@ -93,8 +93,8 @@ mod tests {
         let mut cpu = Cpu::new(&[K4, K16])?;
         bench.give(0, 1)?;
         let node = bench.node(0);
-        node.depot(K16).set_keep(20);
-        assert!(node.depot(K16).bind_ahead(node.stock()));
+        node.depot(K16).keep.set(20);
+        assert!(node.depot(K16).bind_ahead(&node.stock));
         let found = take_all(&bench, &mut cpu, K4, 1000)?;
         // 3 spans of its own, and of 32 slots those that need not be kept.
         let count = |class| found.iter().filter(|(_, of)| *of == class).count();
@@ -114,7 +114,7 @@ mod tests {
             let mut bench = Bench::new(1)?;
             let mut cpu = Cpu::new(&SizeClass::ALL)?;
             bench.give(0, 2)?;
-            bench.node(0).stock().set_levels(16, 1, 2);
+            bench.node(0).stock.set_levels(16, 1, 2);
             let found = take_all(&bench, &mut cpu, small, 8000)?;
             assert_eq!(found.len(), 6 * small.slots_per_span());
             assert!(cpu.run(&bench, |pool| pool.take_last(small)).is_none());
@@ -133,8 +133,8 @@ mod tests {
             bench.give(0, 1)?;
             // All spans are bound to the large class, and home.
             let node = bench.node(0);
-            node.depot(large).set_keep(8);
-            while node.depot(large).bind_ahead(node.stock()) {}
+            node.depot(large).keep.set(8);
+            while node.depot(large).bind_ahead(&node.stock) {}
             let small = cpu.run(&bench, |pool| {
                 (pool.take(K4).err(), pool.take_last(K4).is_some())
             });
@@ -235,7 +235,7 @@ mod tests {
         put_all(&bench, &mut cpu, &found);
         cpu.run(&bench, |pool| pool.drain(None));
         assert!(bench.unbound(0) == 0 && bench.unbound(1) == 8);
-        assert_eq!(bench.node(0).depot(K4).slots(), 0);
+        assert_eq!(bench.node(0).depot(K4).slots.get(), 0);
         Ok(())
     }
 
@@ -283,7 +283,7 @@ mod tests {
         let mut bench = Bench::new(1)?;
         let mut cpu = Cpu::new(&[K4])?;
         bench.give(0, 1)?;
-        bench.node(0).stock().set_levels(4, 0, 0);
+        bench.node(0).stock.set_levels(4, 0, 0);
         let found = take_all(&bench, &mut cpu, K4, 1000)?;
         assert_eq!(found.len(), 512);
         assert!(!bench.pool.gates.is_closed(K4));
@@ -310,7 +310,7 @@ mod tests {
         bench.give(0, 2)?;
         bench.give(1, 1)?;
         for node in 0..2 {
-            bench.node(node).stock().set_levels(6, 1, 1);
+            bench.node(node).stock.set_levels(6, 1, 1);
         }
         let mut cpus = KVec::new();
         for _ in 0..3 {

@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn reserve_is_for_those_who_cannot_wait() -> Result {
         let bench = bench(1)?;
-        bench.node(0).stock().set_levels(4, 1, 1);
+        bench.node(0).stock.set_levels(4, 1, 1);
         let take = |reach| bench.pool.take_pages(None, SPAN_BYTES, reach);
         let lent = [take(Reach::Ready), take(Reach::Ready)];
         assert!(lent.iter().all(Option::is_some) && take(Reach::Ready).is_none());

@@ -56,26 +56,29 @@ impl Bench {
             for span in chunk.spans() {
                 self.pool.directory.set(span.base(), Some(span));
             }
-            self.node(node).stock().add(chunk);
+            self.node(node).stock.add(chunk);
             self.chunks += 1;
         }
         Ok(())
     }
 
     /// Spans of a node that are unbound.
-    fn unbound(&self, node: usize) -> u32 {
-        self.node(node).stock().unbound()
+    fn unbound(&self, node: usize) -> u64 {
+        self.node(node).stock.unbound.get()
     }
 
     /// Slots of `class` that are home, on all nodes.
-    fn free(&self, class: SizeClass) -> u32 {
-        self.pool.nodes().map(|node| node.depot(class).free()).sum()
+    fn free(&self, class: SizeClass) -> u64 {
+        self.pool
+            .nodes()
+            .map(|node| node.depot(class).free.get())
+            .sum()
     }
 
     /// Slots of `class` that are not home, on all nodes.
-    fn away(&self, class: SizeClass) -> u32 {
-        let slots = self.pool.nodes().map(|node| node.depot(class).slots());
-        slots.sum::<u32>() - self.free(class)
+    fn away(&self, class: SizeClass) -> u64 {
+        let slots = self.pool.nodes().map(|node| node.depot(class).slots.get());
+        slots.sum::<u64>() - self.free(class)
     }
 }
 

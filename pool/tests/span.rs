@@ -48,12 +48,12 @@ mod tests {
                 assert!(core::ptr::eq(found.slot, slot.slot));
             }
             assert!(seen.iter().all(|seen| *seen));
-            assert_eq!(span.home_slots(), 0);
+            assert_eq!(span.home_slots.get(), 0);
             for (home, index) in (0..total).rev().enumerate() {
                 let base = span.base().add(index * class.slot_bytes());
                 let (slot, _) = span.slot_at(base).ok_or(EINVAL)?;
                 span.put(class, slot, 1);
-                assert_eq!(span.home_slots() as usize, home + 1);
+                assert_eq!(span.home_slots.get() as usize, home + 1);
             }
             span.unbind();
         }
@@ -123,7 +123,7 @@ mod tests {
             assert!(span.is_bound_as(bound) && !span.is_bound_as(before));
             span.unbind();
             assert_eq!(span.binding().class(), None);
-            assert_eq!(span.home_slots(), 0);
+            assert_eq!(span.home_slots.get(), 0);
             assert!(!span.is_bound_as(bound));
             before = bound;
         }
