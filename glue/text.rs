@@ -12,16 +12,6 @@ use kernel::{
     str::Formatter, //
 };
 
-/// The text of a parameter, without the line feed that `echo` leaves.
-///
-/// # Safety
-///
-/// `text` must be a string that is valid for `'a`.
-unsafe fn trimmed<'a>(text: *const c_char) -> &'a [u8] {
-    // SAFETY: By the safety requirement.
-    unsafe { CStr::from_char_ptr(text) }.to_bytes().trim_ascii()
-}
-
 /// Prints a parameter and a line feed; returns the number of bytes.
 ///
 /// # Safety
@@ -39,7 +29,7 @@ pub(super) unsafe fn print(page: *mut c_char, value: impl fmt::Display) -> Resul
 macro_rules! text_parameter {
     ($name:ident, $value:ident) => {
         paste! {
-            /// Sets the parameter.
+            /// Sets the parameter, to the text without the line feed that `echo` leaves.
             ///
             /// # Safety
             ///
@@ -49,7 +39,7 @@ macro_rules! text_parameter {
             unsafe extern "C" fn [<cc_swiotlb_set_ $name>](text: *const c_char) -> c_int {
                 params::configure();
                 // SAFETY: By the safety requirement.
-                let text = unsafe { trimmed(text) };
+                let text = unsafe { CStr::from_char_ptr(text) }.to_bytes().trim_ascii();
                 from_result(|| params::[<set_ $name>](text).map(|()| 0))
             }
 

@@ -27,7 +27,7 @@ pub(crate) enum Idle {
     #[default]
     Priced,
     /// After so many milliseconds; all of it within twice as many.
-    Ms(u32),
+    Ms(u64),
     /// Never.
     Never,
 }
@@ -49,7 +49,7 @@ impl Idle {
     pub(crate) fn memory_ms(self, chunk_ns: u64) -> Option<u64> {
         match self {
             Self::Priced => Some((chunk_ns * GIVE_BACK_SHARE / 1_000_000).max(SHORTEST_IDLE_MS)),
-            Self::Ms(ms) => Some(u64::from(ms)),
+            Self::Ms(ms) => Some(ms),
             Self::Never => None,
         }
     }
@@ -124,11 +124,6 @@ impl NodeView {
     /// The same beyond what is in use now.
     pub(crate) fn unused_spans(&self) -> u64 {
         self.surplus(self.bound)
-    }
-
-    /// Whether there is anything to be given back for idling.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.can_give(self.idle_spans())
     }
 
     fn can_give(&self, spans: u64) -> bool {
@@ -215,7 +210,7 @@ pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
     }
     if let Some(window_ends) = view.window_ends_ms {
         let go_at = view.give_back_at_ms.max(view.private_at_ms);
-        match each().find(|(_, node)| node.is_idle()) {
+        match each().find(|(_, node)| node.can_give(node.idle_spans())) {
             Some((node, _)) if is_due(go_at) => return Action::GiveBack(node),
             Some(_) => timer = timer.min(go_at),
             None => (),

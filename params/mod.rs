@@ -35,10 +35,10 @@ use kernel::{
 };
 
 /// The shortest and the longest idle time: a tenth of a second, an hour.
-const MIN_IDLE_MS: u32 = 100;
-const MAX_IDLE_MS: u32 = 3_600_000;
+const MIN_IDLE_MS: u64 = 100;
+const MAX_IDLE_MS: u64 = 3_600_000;
 /// Stands for `auto`.
-const PRICED: u32 = u32::MAX;
+const PRICED: u64 = u64::MAX;
 
 /// The least that can be shared: a chunk.
 const CHUNK: u64 = CHUNK_BYTES as u64;
@@ -50,8 +50,11 @@ global_lock! {
 }
 
 static MAX_BYTES: Atomic<u64> = Atomic::new(0);
-static IDLE_MS: Atomic<u32> = Atomic::new(PRICED);
-static ZERO_FROM_DEVICE: Atomic<u32> = Atomic::new(0);
+static IDLE_MS: Atomic<u64> = Atomic::new(PRICED);
+static ZERO_FROM_DEVICE: Atomic<bool> = Atomic::new(false);
+
+/// What a slot starts with that only the device writes to: private bytes, or zeroes.
+const FROM_DEVICE: [&str; 2] = ["preserve", "zero"];
 
 /// What sets a parameter, and the text that the kernel was configured with.
 type Configured = (fn(&[u8]) -> Result, &'static [u8]);
@@ -134,12 +137,10 @@ pub(crate) fn idle() -> Idle {
 
 /// Sets it to what `text` says. [`EINVAL`] if that is not clear.
 pub(crate) fn set_idle_ms(text: &[u8]) -> Result {
-    let ms = match text {
-        b"auto" => Ok(PRICED),
-        text => parse::number(text).and_then(|ms| match u32::try_from(ms) {
-            Ok(ms) if ms == 0 || (MIN_IDLE_MS..=MAX_IDLE_MS).contains(&ms) => Ok(ms),
-            _ => Err(EINVAL),
-        }),
+    let ms = match parse::number(text) {
+        Ok(ms @ (0 | MIN_IDLE_MS..=MAX_IDLE_MS)) => Ok(ms),
+        Err(_) if text == b"auto" => Ok(PRICED),
+        _ => Err(EINVAL),
     };
     let form = "auto, milliseconds from 100 to 3600000 (10000), or 0 for never";
     let ms = understood(ms, "idle_ms", text, form)?;
@@ -151,27 +152,19 @@ pub(crate) fn set_idle_ms(text: &[u8]) -> Result {
 /// Whether a slot that only the device writes to starts with zeroes instead of private bytes.
 #[inline]
 pub(crate) fn zero_from_device() -> bool {
-    ZERO_FROM_DEVICE.load(Relaxed) != 0
+    ZERO_FROM_DEVICE.load(Relaxed)
 }
 
 /// What a slot starts with that only the device writes to, as a word.
 pub(crate) fn from_device() -> &'static str {
-    if zero_from_device() {
-        "zero"
-    } else {
-        "preserve"
-    }
+    FROM_DEVICE[usize::from(zero_from_device())]
 }
 
 /// Sets it to the word `text`. [`EINVAL`] for any other word.
 pub(crate) fn set_from_device(text: &[u8]) -> Result {
-    let zero = match text {
-        b"preserve" => Ok(0),
-        b"zero" => Ok(1),
-        _ => Err(EINVAL),
-    };
-    let zero = understood(zero, "from_device", text, "preserve or zero")?;
-    ZERO_FROM_DEVICE.store(zero, Relaxed);
+    let word = FROM_DEVICE.iter().position(|word| word.as_bytes() == text);
+    let word = understood(word.ok_or(EINVAL), "from_device", text, "preserve or zero")?;
+    ZERO_FROM_DEVICE.store(word != 0, Relaxed);
     Ok(())
 }
 

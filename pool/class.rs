@@ -14,16 +14,12 @@ use core::ops::{
 pub(crate) const SPAN_SHIFT: u32 = 19;
 /// Bytes in a span.
 pub(crate) const SPAN_BYTES: usize = 1 << SPAN_SHIFT;
-/// log2 of the size of a chunk, the unit of conversion: what one entry of the direct map covers.
-pub(crate) const CHUNK_SHIFT: u32 = 21;
-/// Bytes in a chunk.
-pub(crate) const CHUNK_BYTES: usize = 1 << CHUNK_SHIFT;
+/// Bytes in a chunk, the unit of conversion: what one entry of the direct map covers.
+pub(crate) const CHUNK_BYTES: usize = 1 << 21;
 /// Spans in a chunk.
 pub(crate) const SPANS_PER_CHUNK: usize = CHUNK_BYTES / SPAN_BYTES;
 /// The largest slot, and with it the largest mapping, in bytes.
 pub(crate) const MAX_SLOT_BYTES: usize = SPAN_BYTES;
-/// The smallest slot, in bytes.
-pub(crate) const MIN_SLOT_BYTES: usize = 1 << MIN_SHIFT;
 
 /// Number of size classes.
 pub(crate) const CLASSES: usize = SizeClass::ALL.len();
@@ -72,7 +68,7 @@ impl SizeClass {
     /// The smallest class whose slots have a byte at offset `last`, [`None`] above the largest.
     pub(crate) fn reaching(last: usize) -> Option<Self> {
         // The number of bits that the offset needs is log2 of the slot, rounded up.
-        let bits = usize::BITS - (last | (MIN_SLOT_BYTES - 1)).leading_zeros();
+        let bits = usize::BITS - (last | (B512.slot_bytes() - 1)).leading_zeros();
         BY_BITS.get(bits.wrapping_sub(MIN_SHIFT) as usize).copied()
     }
 

@@ -137,9 +137,9 @@ mod tests {
             let mut guest = Guest::new(Idle::Ms(ms), 1_000_000, 1_000_000, used, cached)?;
             let took_ms = guest.settle()?;
             assert_eq!(guest.gone_ms.len(), used as usize / SPANS_PER_CHUNK);
-            assert!(took_ms <= 2 * u64::from(ms));
+            assert!(took_ms <= 2 * ms);
             // And not before its time.
-            assert!(guest.gone_ms[0] - 1_000_000 >= u64::from(ms));
+            assert!(guest.gone_ms[0] - 1_000_000 >= ms);
         }
         Ok(())
     }
