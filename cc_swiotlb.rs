@@ -106,14 +106,14 @@ fn start() -> Result<&'static Pool> {
         return Err(ENODEV);
     }
     let pool = glue::leak(KBox::pin_init(Pool::new(memory::nodes()), GFP_KERNEL)?);
-    let mut kccd = KBox::new(Kccd::new(pool)?, GFP_KERNEL)?;
+    let mut kccd = Kccd::new(pool)?;
     if let Some(obstacle) = kccd.fill() {
         pr_warn!("not all memory could be made ready ({obstacle:?}), kccd goes on\n");
     }
     if let Err(error) = glue::register() {
         pr_warn!("neither memory pressure nor CPU hotplug is heard of ({error:?})\n");
     }
-    thread::spawn(kccd::NAME, kccd)?;
+    thread::spawn(kccd::NAME, move || kccd.run())?;
     Ok(pool)
 }
 

@@ -21,24 +21,39 @@ use kernel::{
     prelude::*, //
 };
 
-/// Pages.
+/// Memory that nobody but us can read, unless it is a part of one of the types below.
 ///
 /// # Invariants
 ///
 /// `page` is the first of a block of order `order`, which is ours.
-struct Block {
+pub(crate) struct PrivateMemory {
     page: NonNull<bindings::page>,
     order: u32,
 }
 
 // SAFETY: Pages can be used and freed on any CPU.
-unsafe impl Send for Block {}
+unsafe impl Send for PrivateMemory {}
 
 // SAFETY: All that can be done by a shared reference is to read the address.
-unsafe impl Sync for Block {}
+unsafe impl Sync for PrivateMemory {}
 
-impl Block {
-    fn base(&self) -> Phys {
+impl PrivateMemory {
+    /// Allocates memory, on `node` if possible. `bytes` is a power of two; the memory is aligned to
+    /// it.
+    ///
+    /// May sleep: memory is compacted for it.
+    pub(crate) fn new(node: usize, bytes: usize) -> Option<Self> {
+        let node = c_int::try_from(node).ok()?;
+        let order = bytes.trailing_zeros() - PAGE_SHIFT as u32;
+        // SAFETY: Any node number will do: one that is not online is not passed on.
+        let page = unsafe { bindings::cc_swiotlb_alloc_block(node, order) };
+        let page = NonNull::new(page)?;
+        // INVARIANT: Just allocated, with that order.
+        Some(Self { page, order })
+    }
+
+    /// Start of the memory.
+    pub(crate) fn base(&self) -> Phys {
         // SAFETY: By the type invariant, `page` is a valid page.
         Phys::new(unsafe { bindings::cc_swiotlb_page_to_phys(self.page.as_ptr()) })
     }
@@ -59,7 +74,7 @@ impl Block {
     }
 }
 
-impl Drop for Block {
+impl Drop for PrivateMemory {
     fn drop(&mut self) {
         // SAFETY: By the type invariant it is ours and of that order. It is private, so that anybody may
         // use it: what is not, or may not be, is in a `ManuallyDrop`.
@@ -67,45 +82,21 @@ impl Drop for Block {
     }
 }
 
-/// Memory that nobody but us can read.
-pub(crate) struct PrivateMemory(Block);
-
 /// Memory in an unknown state.
 ///
 /// Not freed when dropped: the host may reach it.
-pub(crate) struct UnsureMemory(ManuallyDrop<Block>);
+pub(crate) struct UnsureMemory(ManuallyDrop<PrivateMemory>);
 
 /// Memory that the host can read and write.
 ///
 /// Not freed when dropped: the host can reach it.
-pub(crate) struct SharedMemory(ManuallyDrop<Block>);
-
-impl PrivateMemory {
-    /// Allocates memory, on `node` if possible. `bytes` is a power of two; the memory is aligned to
-    /// it.
-    ///
-    /// May sleep: memory is compacted for it.
-    pub(crate) fn new(node: usize, bytes: usize) -> Option<Self> {
-        let node = c_int::try_from(node).ok()?;
-        let order = bytes.trailing_zeros() - PAGE_SHIFT as u32;
-        // SAFETY: Any node number will do: one that is not online is not passed on.
-        let page = unsafe { bindings::cc_swiotlb_alloc_block(node, order) };
-        let page = NonNull::new(page)?;
-        // INVARIANT: Just allocated, with that order.
-        Some(Self(Block { page, order }))
-    }
-
-    /// Start of the memory.
-    pub(crate) fn base(&self) -> Phys {
-        self.0.base()
-    }
-}
+pub(crate) struct SharedMemory(ManuallyDrop<PrivateMemory>);
 
 impl From<PrivateMemory> for UnsureMemory {
     fn from(memory: PrivateMemory) -> Self {
         // What is private is gone before the host can look, whatever a conversion does to it.
-        memory.0.zero();
-        Self(ManuallyDrop::new(memory.0))
+        memory.zero();
+        Self(ManuallyDrop::new(memory))
     }
 }
 

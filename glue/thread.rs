@@ -11,16 +11,12 @@ use kernel::{
 /// The best nice value.
 const MIN_NICE: c_long = -20;
 
-/// What a thread runs.
-pub(crate) trait Work: Send + 'static {
-    /// The body of the thread, which ends with it. May sleep.
-    fn run(&mut self);
-}
-
-/// Starts a thread called `name` that gets as much of a CPU as an ordinary thread can.
+/// Starts a thread called `name` that gets as much of a CPU as an ordinary thread can, and that ends with
+/// `work`, which may sleep.
 ///
 /// May sleep. If it cannot be started, `work` is never dropped.
-pub(crate) fn spawn<W: Work>(name: &'static CStr, work: KBox<W>) -> Result {
+pub(crate) fn spawn<W: FnMut() + Send + 'static>(name: &'static CStr, work: W) -> Result {
+    let work = KBox::new(work, GFP_KERNEL)?;
     // SAFETY:
     // - `main::<W>` takes what is passed to it, and is called once.
     // - The format consumes one string.
@@ -47,9 +43,9 @@ pub(crate) fn spawn<W: Work>(name: &'static CStr, work: KBox<W>) -> Result {
 /// # Safety
 ///
 /// `work` must be a `KBox<W>` that nobody else has.
-unsafe extern "C" fn main<W: Work>(work: *mut c_void) -> c_int {
+unsafe extern "C" fn main<W: FnMut()>(work: *mut c_void) -> c_int {
     // SAFETY: By the safety requirement.
     let mut work: KBox<W> = unsafe { KBox::from_raw(work.cast()) };
-    work.run();
+    work();
     0
 }

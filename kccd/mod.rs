@@ -15,8 +15,7 @@ pub(crate) mod watermark;
 use crate::{
     glue::{
         self,
-        memory as machine,
-        thread::Work, //
+        memory as machine, //
     },
     params,
     pool::{
@@ -112,16 +111,6 @@ impl State {
     }
 }
 
-impl Work for Kccd {
-    fn run(&mut self) {
-        glue::no_io();
-        while !self.pool.bell.is_stopped() {
-            let (deaf_ms, timeout_ms) = self.round();
-            self.pool.bell.wait(deaf_ms, timeout_ms);
-        }
-    }
-}
-
 impl Kccd {
     /// Serves `pool`. May sleep.
     pub(crate) fn new(pool: &'static Pool) -> Result<Self> {
@@ -136,6 +125,15 @@ impl Kccd {
                 ..State::default()
             },
         })
+    }
+
+    /// What the thread does. May sleep.
+    pub(crate) fn run(&mut self) {
+        glue::no_io();
+        while !self.pool.bell.is_stopped() {
+            let (deaf_ms, timeout_ms) = self.round();
+            self.pool.bell.wait(deaf_ms, timeout_ms);
+        }
     }
 
     /// Does what can be done at once, before the thread runs. May sleep. Returns what is in the way.
