@@ -38,7 +38,8 @@ fn entry(leaf: &Leaf, addr: Phys) -> &Link<Span> {
 /// The table.
 pub(crate) struct Directory {
     leaves: KVVec<Link<Leaf>>,
-    bytes: usize,
+    /// How far the table reaches, in bytes from address 0.
+    pub(crate) bytes: usize,
 }
 
 impl Directory {
@@ -63,11 +64,6 @@ impl Directory {
     #[inline]
     pub(crate) fn get(&self, addr: Phys) -> Option<&'static Span> {
         entry(self.leaf(addr)?.get()?, addr).get()
-    }
-
-    /// How far the table reaches, in bytes from address 0.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
     }
 
     /// Makes sure that `bytes` from `base` on, at most a chunk, can be entered.
@@ -188,7 +184,7 @@ mod tests {
         let last = Phys::new(((frames << PAGE_SHIFT) - CHUNK_BYTES) as u64);
         enter(&directory, last)?;
         assert!(directory.get(last.add(CHUNK_BYTES - 1)).is_some());
-        assert!(directory.bytes() >= frames << PAGE_SHIFT);
+        assert!(directory.bytes >= frames << PAGE_SHIFT);
         Ok(())
     }
 

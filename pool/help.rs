@@ -204,8 +204,7 @@ impl Pool {
             if !closed && stack.can_grow() && share() > stack.limit() {
                 stack.set_limit(stack.limit() * 2);
             } else {
-                let kept = if closed { 0 } else { stack.limit() / 2 };
-                stack.shed(kept, take_home);
+                stack.shed(stack.limit() / 2, take_home);
             }
         });
         let pushed = self.caches.push(class, slot, irq);

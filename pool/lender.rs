@@ -14,6 +14,7 @@ use super::{
         SPAN_BYTES, //
     },
     span::{
+        FreeSlot,
         Span,
         Use, //
     },
@@ -101,17 +102,17 @@ impl Pool {
             fsleep(Delta::from_millis(WAIT_MS));
             lent = self.take_pages(node, bytes, reach);
         }
-        match &lent {
-            Some(lent) => bounce::zero_lent(lent),
-            None => self.stats.lend_refused.add(1),
-        }
-        lent
+        self.zeroed(lent)
     }
 
     /// Lends `bytes` bytes of a slot, zeroed, and aligned to their number rounded up to a power of two.
     /// For what is given back before long. Any context but NMI. [`None`] if there is none.
     pub(crate) fn lend_slot(&self, bytes: usize) -> Option<Lent<'_>> {
-        let lent = self.take_slot(bytes);
+        self.zeroed(self.take_slot(bytes))
+    }
+
+    /// Zeroes what is about to be lent, or counts that nothing is.
+    fn zeroed<'a>(&self, lent: Option<Lent<'a>>) -> Option<Lent<'a>> {
         match &lent {
             Some(lent) => bounce::zero_lent(lent),
             None => self.stats.lend_refused.add(1),
@@ -133,28 +134,27 @@ impl Pool {
             .filter(|node| node.lent.may_have(&node.stock, reach));
         let first = nodes.find_map(|node| node.lent.take_run(&node.stock, reach, count));
         self.tell();
-        let first = first?;
-        first.slot.lend(first.base, bytes);
-        // INVARIANT: They have just left the bitmaps of their spans.
-        Some(Lent {
-            pool: self,
-            addr: first.base,
-            bytes,
-        })
+        Some(self.lend(first?, bytes))
     }
 
     /// Takes a slot that is not zeroed yet.
     pub(super) fn take_slot(&self, bytes: usize) -> Option<Lent<'_>> {
         let class = SizeClass::reaching(bytes.checked_sub(1)?)?;
         let (slot, _) = self.take(class).ok()?;
-        slot.slot.lend(slot.base, bytes);
         self.stats.lent_slot_bytes.add(bytes as u64);
-        // INVARIANT: It has just left this CPU's stack.
-        Some(Lent {
+        Some(self.lend(slot, bytes))
+    }
+
+    /// Records that `bytes` bytes from the start of `slot` on are lent, which have just left the bitmaps
+    /// of their spans, or this CPU's stack.
+    fn lend(&self, slot: FreeSlot, bytes: usize) -> Lent<'_> {
+        slot.slot.lend(slot.base, bytes);
+        // INVARIANT: They are not home; the record says so now.
+        Lent {
             pool: self,
             addr: slot.base,
             bytes,
-        })
+        }
     }
 
     /// Takes back the `bytes` bytes that are lent at `addr`, after their owner's last access.

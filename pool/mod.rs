@@ -75,11 +75,11 @@ use misuse::{
 use node::Node;
 use refusal::Refusals;
 use request::Request;
-use slot::{
-    Mapping,
-    Slot, //
+use slot::Mapping;
+use span::{
+    FreeSlot,
+    Span, //
 };
-use span::FreeSlot;
 use stats::Stats;
 
 /// The allocator.
@@ -102,6 +102,9 @@ pub(crate) struct Pool {
     pub(crate) bell: Bell,
 }
 
+/// A slot and its class, and the mapping that it is claimed from.
+type Claimed = (FreeSlot, SizeClass, Mapping);
+
 /// A mapping was not made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NotMade {
@@ -116,7 +119,7 @@ impl Pool {
     pub(crate) fn new(nodes: usize) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             directory: Directory::new(memory::frames())?,
-            last_address: device::last_address(directory.bytes()),
+            last_address: device::last_address(directory.bytes),
             caches: CpuCaches::new()?,
             gates <- Gates::new(),
             nodes: {
@@ -187,7 +190,7 @@ impl Pool {
     #[cold]
     #[inline(never)]
     pub(crate) fn map_last(&self, dev: DmaDevice<'_>, request: &Request) -> Result<Phys, NotMade> {
-        if !dev.reaches(Phys::new(0), self.directory.bytes()) {
+        if !dev.reaches(Phys::new(0), self.directory.bytes) {
             return Err(NotMade::Legacy);
         }
         let rules = dev.constraints(request.alloc_align_mask);
@@ -229,21 +232,15 @@ impl Pool {
         let Some(span) = self.directory.get(addr) else {
             return false;
         };
-        let found = span.slot_at(addr);
-        let found = found.and_then(|(slot, binding)| Some((slot, binding, binding.class()?)));
-        let Some((slot, binding, class)) = found else {
-            self.misuse(dev, Misuse::DoubleUnmap, addr, size);
-            return true;
+        let (slot, class, mapping) = match Self::claim(span, addr, size) {
+            Ok(claimed) => claimed,
+            Err(what) => {
+                self.misuse(dev, what, addr, size);
+                return true;
+            }
         };
-        let claimed = slot.slot.claim(addr, size);
-        let Some(mapping) = claimed.or_else(|| self.claim_any(dev, slot.slot, addr, size)) else {
-            return true;
-        };
-        if !span.is_bound_as(binding) {
-            // See span.rs.
-            slot.slot.begin(&mapping);
-            self.misuse(dev, Misuse::DoubleUnmap, addr, size);
-            return true;
+        if size > mapping.size() {
+            self.misuse(dev, Misuse::PastTheEnd, addr, size);
         }
         if copy {
             bounce::to_private(dev, &mapping.first(size));
@@ -254,23 +251,21 @@ impl Pool {
         true
     }
 
-    /// Claims the mapping at `addr`, whose size is not `size`.
-    #[cold]
-    #[inline(never)]
-    fn claim_any(
-        &self,
-        dev: DmaDevice<'_>,
-        slot: &Slot,
-        addr: Phys,
-        size: usize,
-    ) -> Option<Mapping> {
-        let claimed = slot.claim_any(addr);
-        match claimed {
-            Ok(mapping) if size <= mapping.size() => (),
-            Ok(_) => self.misuse(dev, Misuse::PastTheEnd, addr, size),
-            Err(what) => self.misuse(dev, what, addr, size),
+    /// Claims the mapping at `addr`, which lies in `span`: of `size` bytes, or else whatever its size is.
+    #[inline]
+    fn claim(span: &Span, addr: Phys, size: usize) -> Result<Claimed, Misuse> {
+        let (slot, binding) = span.slot_at(addr).ok_or(Misuse::DoubleUnmap)?;
+        let class = binding.class().ok_or(Misuse::DoubleUnmap)?;
+        let mapping = match slot.slot.claim(addr, size) {
+            Some(mapping) => mapping,
+            None => slot.slot.claim_any(addr)?,
+        };
+        if !span.is_bound_as(binding) {
+            // See span.rs.
+            slot.slot.begin(&mapping);
+            return Err(Misuse::DoubleUnmap);
         }
-        claimed.ok()
+        Ok((slot, class, mapping))
     }
 
     /// Calls `copy` with that part of a mapping which `size` bytes from `addr` on are.
@@ -311,7 +306,7 @@ impl Pool {
     /// only be left to it. Any context.
     pub(crate) fn max_mapping_bytes(&self, dev: DmaDevice<'_>) -> usize {
         let has_memory = self.shared_bytes() > 0;
-        if has_memory && dev.reaches(Phys::new(0), self.directory.bytes()) {
+        if has_memory && dev.reaches(Phys::new(0), self.directory.bytes) {
             layout::max_mapping_bytes(dev.constraints(0).min_align_mask)
         } else {
             0

@@ -190,10 +190,8 @@ impl Pool {
     /// Writes the file `classes`.
     pub(crate) fn write_classes(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "class")?;
-        for (_, files) in CLASS_FOLDERS.iter().take(1) {
-            for file in files {
-                out.write_fmt(fmt!(" {:>15}", file.name))?;
-            }
+        for file in &CLASS_FOLDERS[0].1 {
+            out.write_fmt(fmt!(" {:>15}", file.name))?;
         }
         for (class, (_, files)) in SizeClass::ALL.into_iter().zip(&CLASS_FOLDERS) {
             write!(out, "\n{:>5}", class.name())?;
@@ -209,30 +207,22 @@ impl Pool {
         writeln!(out, "node    bound  unbound   demand ready_bytes     lent")?;
         for (number, node) in self.nodes().enumerate() {
             let stock = &node.stock;
+            let (bound, unbound, demand) = (stock.bound.get(), stock.unbound.get(), stock.demand());
+            let (ready, lent) = (
+                node.ready_bytes(),
+                node.lent_span_bytes() / SPAN_BYTES as u64,
+            );
             writeln!(
                 out,
-                "{:>4} {:>8} {:>8} {:>8} {:>11} {:>8}",
-                number,
-                stock.bound.get(),
-                stock.unbound.get(),
-                stock.demand(),
-                node.ready_bytes(),
-                node.lent_span_bytes() / SPAN_BYTES as u64
+                "{number:>4} {bound:>8} {unbound:>8} {demand:>8} {ready:>11} {lent:>8}"
             )?;
         }
         writeln!(out, "node class    slots     keep     free")?;
         for (number, node) in self.nodes().enumerate() {
             for class in SizeClass::ALL {
-                let depot = node.depot(class);
-                writeln!(
-                    out,
-                    "{:>4} {:>5} {:>8} {:>8} {:>8}",
-                    number,
-                    class.name(),
-                    depot.slots.get(),
-                    depot.keep.get(),
-                    depot.free.get()
-                )?;
+                let (class, depot) = (class.name(), node.depot(class));
+                let (slots, keep, free) = (depot.slots.get(), depot.keep.get(), depot.free.get());
+                writeln!(out, "{number:>4} {class:>5} {slots:>8} {keep:>8} {free:>8}")?;
             }
         }
         Ok(())

@@ -208,6 +208,8 @@ impl Slot {
     }
 
     /// The same for a mapping of any size. A mapping at another address is left alone.
+    #[cold]
+    #[inline(never)]
     pub(super) fn claim_any(&self, addr: Phys) -> Result<Mapping, Misuse> {
         let word = self.word.load(Relaxed);
         let Some(mapping) = self.decode(word, addr) else {
