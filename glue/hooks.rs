@@ -56,17 +56,15 @@ unsafe extern "C" fn __cc_swiotlb_map(
     attrs: c_ulong,
 ) -> bindings::phys_addr_t {
     // SAFETY: By the safety requirement.
-    let dev = unsafe { DmaDevice::from_raw(dev) };
-    if !dev.is_served() {
+    let request = unsafe { Request::from_raw(dev, orig, size, alloc_align_mask, dir, attrs) };
+    if !request.dev.is_served() {
         return LEGACY;
     }
     let Some(pool) = crate::pool() else {
         crate::EARLY.add(1);
         return LEGACY;
     };
-    // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
-    let request = unsafe { Request::from_raw(orig, size, alloc_align_mask, dir, attrs) };
-    raw(pool.map(dev, &request))
+    raw(pool.map(&request))
 }
 
 /// Maps `size` bytes at `orig` to a slot that this CPU has at hand, and otherwise as swiotlb.c does
@@ -84,14 +82,12 @@ unsafe extern "C" fn __cc_swiotlb_map_at_hand(
     dir: dma_data_direction,
     attrs: c_ulong,
 ) -> bindings::dma_addr_t {
-    // SAFETY: By the safety requirement.
-    let device = unsafe { DmaDevice::from_raw(dev) };
     if let Some(pool) = crate::pool() {
-        // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
-        let request = unsafe { Request::from_raw(orig, size, 0, dir, attrs) };
+        // SAFETY: By the safety requirement.
+        let request = unsafe { Request::from_raw(dev, orig, size, 0, dir, attrs) };
         // SAFETY: By the safety requirement the device has a DMA mask.
-        if let Some(addr) = unsafe { pool.map_at_hand(device, &request) } {
-            return device.address_of(addr);
+        if let Some(addr) = unsafe { pool.map_at_hand(&request) } {
+            return request.dev.address_of(addr);
         }
     }
     // SAFETY: By the safety requirement.
@@ -187,13 +183,9 @@ unsafe extern "C" fn __cc_swiotlb_map_last(
     attrs: c_ulong,
 ) -> bindings::phys_addr_t {
     // SAFETY: By the safety requirement.
-    let dev = unsafe { DmaDevice::from_raw(dev) };
-    let Some(pool) = crate::pool().filter(|_| dev.is_served()) else {
-        return LEGACY;
-    };
-    // SAFETY: By the safety requirement the buffer is there until the mapping is undone.
-    let request = unsafe { Request::from_raw(orig, size, alloc_align_mask, dir, attrs) };
-    raw(pool.map_last(dev, &request))
+    let request = unsafe { Request::from_raw(dev, orig, size, alloc_align_mask, dir, attrs) };
+    let pool = crate::pool().filter(|_| request.dev.is_served());
+    raw(pool.map_or(Err(NotMade::Legacy), |pool| pool.map_last(&request)))
 }
 
 /// The largest mapping that `dev` may ask for, in bytes; 0 if that is for the legacy pool to say.
@@ -221,13 +213,15 @@ unsafe extern "C" fn cc_swiotlb_stop() {
     }
 }
 
-impl Request {
+impl Request<'_> {
     /// What the DMA API was called with.
     ///
     /// # Safety
     ///
-    /// The buffer must stay until the mapping is undone.
+    /// `dev` must be a valid device for as long as there is the request, and the buffer must stay until
+    /// the mapping is undone.
     unsafe fn from_raw(
+        dev: *mut bindings::device,
         orig: bindings::phys_addr_t,
         size: usize,
         alloc_align_mask: c_uint,
@@ -236,6 +230,8 @@ impl Request {
     ) -> Self {
         // INVARIANT: By the safety requirement.
         Self {
+            // SAFETY: By the safety requirement.
+            dev: unsafe { DmaDevice::from_raw(dev) },
             orig: Phys::new(orig),
             size,
             alloc_align_mask: u64::from(alloc_align_mask),

@@ -67,7 +67,6 @@ use kernel::{
         rcu, //
     },
 };
-use layout::Layout;
 use misuse::{
     Misuse,
     KINDS, //
@@ -145,43 +144,47 @@ impl Pool {
     ///
     /// The device must have a DMA mask.
     #[inline]
-    pub(crate) unsafe fn map_at_hand(&self, dev: DmaDevice<'_>, request: &Request) -> Option<Phys> {
+    pub(crate) unsafe fn map_at_hand(&self, request: &Request<'_>) -> Option<Phys> {
         // SAFETY: By the safety requirement.
-        if !unsafe { dev.reaches_all(self.last_address) } {
+        if !unsafe { request.dev.reaches_all(self.last_address) } {
             return None;
         }
-        let rules = dev.constraints(request.alloc_align_mask);
-        let layout = Layout::find(request.orig.raw(), request.size, &rules)?;
+        let layout = request.layout()?;
         let slot = self.at_hand(layout.class)?;
-        Some(Self::begin(dev, request, slot, layout.offset))
+        Some(Self::begin(request, slot, layout.offset))
     }
 
     /// Makes a mapping and returns its address. Any context but NMI.
     ///
     /// An error leaves nothing behind.
     #[inline]
-    pub(crate) fn map(&self, dev: DmaDevice<'_>, request: &Request) -> Result<Phys, NotMade> {
-        let rules = dev.constraints(request.alloc_align_mask);
-        let Some(layout) = Layout::find(request.orig.raw(), request.size, &rules) else {
+    pub(crate) fn map(&self, request: &Request<'_>) -> Result<Phys, NotMade> {
+        let Some(layout) = request.layout() else {
             self.stats.oversize.add(1);
             return Err(NotMade::Legacy);
         };
         let (slot, class) = match self.take(layout.class) {
-            Ok(it) if dev.reaches(it.0.base.add(layout.offset), request.size) => it,
-            Err(NotMade::Refused) => return Err(self.refuse(dev, request, Some(layout.class))),
+            Ok(it)
+                if request
+                    .dev
+                    .reaches(it.0.base.add(layout.offset), request.size) =>
+            {
+                it
+            }
+            Err(NotMade::Refused) => return Err(self.refuse(request, Some(layout.class))),
             unserved => {
                 if let Ok((slot, class)) = unserved {
                     self.put(slot, class);
                     self.stats.unreachable.add(1);
                 }
-                self.fell_back(dev, request, layout.class, None);
+                self.fell_back(request, layout.class, None);
                 return Err(NotMade::Legacy);
             }
         };
         if class != layout.class {
-            self.fell_back(dev, request, layout.class, Some(class));
+            self.fell_back(request, layout.class, Some(class));
         }
-        Ok(Self::begin(dev, request, slot, layout.offset))
+        Ok(Self::begin(request, slot, layout.offset))
     }
 
     /// Makes a mapping that the legacy pool could not make either. Any context but NMI.
@@ -189,30 +192,29 @@ impl Pool {
     /// [`NotMade::Legacy`] if it was the legacy pool's affair alone.
     #[cold]
     #[inline(never)]
-    pub(crate) fn map_last(&self, dev: DmaDevice<'_>, request: &Request) -> Result<Phys, NotMade> {
-        if !dev.reaches(Phys::new(0), self.directory.bytes) {
+    pub(crate) fn map_last(&self, request: &Request<'_>) -> Result<Phys, NotMade> {
+        if !request.dev.reaches(Phys::new(0), self.directory.bytes) {
             return Err(NotMade::Legacy);
         }
-        let rules = dev.constraints(request.alloc_align_mask);
-        let Some(layout) = Layout::find(request.orig.raw(), request.size, &rules) else {
-            return Err(self.refuse(dev, request, None));
+        let Some(layout) = request.layout() else {
+            return Err(self.refuse(request, None));
         };
         let Some((slot, larger)) = self.take_last(layout.class) else {
-            return Err(self.refuse(dev, request, Some(layout.class)));
+            return Err(self.refuse(request, Some(layout.class)));
         };
-        self.fell_back(dev, request, layout.class, Some(larger));
-        Ok(Self::begin(dev, request, slot, layout.offset))
+        self.fell_back(request, layout.class, Some(larger));
+        Ok(Self::begin(request, slot, layout.offset))
     }
 
     /// Begins the mapping in `slot`, whose class holds it at `offset`; returns its address.
     #[inline]
-    fn begin(dev: DmaDevice<'_>, request: &Request, slot: FreeSlot, offset: usize) -> Phys {
+    fn begin(request: &Request<'_>, slot: FreeSlot, offset: usize) -> Phys {
         let addr = slot.base.add(offset);
         // SAFETY:
         // - The buffer is what the type invariant of `Request` says.
         // - The layout is of a class that holds offset and size, and no smaller class is taken.
         let mapping = unsafe { Mapping::new(addr, request.orig, request.size) };
-        dev.reset_need_sync();
+        request.dev.reset_need_sync();
         if request.from_device && params::zero_from_device() {
             bounce::zero_shared(&mapping);
         } else {
@@ -316,16 +318,10 @@ impl Pool {
     /// A mapping was served by a larger class than its own, or is left to the legacy pool.
     #[cold]
     #[inline(never)]
-    fn fell_back(
-        &self,
-        dev: DmaDevice<'_>,
-        request: &Request,
-        from: SizeClass,
-        to: Option<SizeClass>,
-    ) {
+    fn fell_back(&self, request: &Request<'_>, from: SizeClass, to: Option<SizeClass>) {
         let stats = &self.stats.classes[from];
         let counter = to.map_or(&stats.left, |_| &stats.fallback);
         counter.add(1);
-        trace::fallback(dev, request.size, from, to);
+        trace::fallback(request.dev, request.size, from, to);
     }
 }

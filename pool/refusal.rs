@@ -11,10 +11,7 @@ use super::{
     Pool, //
 };
 use crate::{
-    glue::{
-        device::DmaDevice,
-        memory, //
-    },
+    glue::memory,
     trace, //
 };
 use kernel::prelude::*;
@@ -113,13 +110,8 @@ impl Pool {
     /// A mapping is refused: nobody can serve it. Without a class, no slot holds it.
     #[cold]
     #[inline(never)]
-    pub(super) fn refuse(
-        &self,
-        dev: DmaDevice<'_>,
-        request: &Request,
-        class: Option<SizeClass>,
-    ) -> NotMade {
-        let size = request.size;
+    pub(super) fn refuse(&self, request: &Request<'_>, class: Option<SizeClass>) -> NotMade {
+        let (dev, size) = (request.dev, request.size);
         trace::refused(dev, size);
         if let Some(class) = class {
             self.stats.classes[class].refused.add(1);
