@@ -74,7 +74,7 @@ impl Watermark {
                 _ => Err(EINVAL),
             };
         }
-        let mut slots = PerClass::from_fn(|_| None);
+        let mut slots = PerClass::<Option<u64>>::default();
         for item in core::str::from_utf8(text)?.split(',') {
             let (size, count) = item.split_once(':').ok_or(EINVAL)?;
             let (size, count) = (bytes(size.as_bytes())?, number(count.as_bytes())?);

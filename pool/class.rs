@@ -124,11 +124,6 @@ impl SizeClass {
 pub(crate) struct PerClass<T>([T; CLASSES]);
 
 impl<T> PerClass<T> {
-    /// The values that `value` gives.
-    pub(crate) fn from_fn(value: impl FnMut(SizeClass) -> T) -> Self {
-        Self(SizeClass::ALL.map(value))
-    }
-
     /// Each class and its value.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SizeClass, &T)> {
         SizeClass::ALL.into_iter().zip(&self.0)

@@ -13,7 +13,6 @@
 //! counts are written with it held and read by anybody.
 
 use super::{
-    class::SizeClass,
     list::Lists,
     span::{
         FreeSlot,
@@ -80,14 +79,9 @@ impl Depot {
         self.within(reach) > 0 || stock.within(reach) > 0
     }
 
-    /// The class that the spans are cut like.
-    fn class(&self) -> SizeClass {
-        self.bound_to.class()
-    }
-
     /// Slots of a span.
     fn per_span(&self) -> u64 {
-        self.class().slots_per_span() as u64
+        self.bound_to.class().slots_per_span() as u64
     }
 
     /// Takes at most `most` slots and gives them to `taken`; binds a span if none is home.
@@ -106,7 +100,7 @@ impl Depot {
         let mut left = batch;
         while let (1.., Some(span)) = (left, spans.first()) {
             let given = spans.change(span, |span| {
-                let slots = (0..left).map_while(|_| span.take(self.class()));
+                let slots = (0..left).map_while(|_| span.take(self.bound_to.class()));
                 slots.map(&mut taken).count() as u64
             });
             // That it has none, whatever its count says, ends it.
@@ -123,7 +117,7 @@ impl Depot {
     /// has such slots.
     pub(super) fn take_run(&self, stock: &Stock, reach: Reach, count: usize) -> Option<FreeSlot> {
         let mut spans = self.spans.lock();
-        let class = self.class();
+        let class = self.bound_to.class();
         let found = (0..=ALL_HOME).find_map(|level| {
             let span = spans.first_at(level)?;
             spans.change(span, |span| span.take_run(class, count))
@@ -205,7 +199,7 @@ impl Depot {
     ) {
         let mut spans = self.spans.lock();
         for (span, slot, count) in slots {
-            spans.change(span, |span| span.put(self.class(), slot, count));
+            spans.change(span, |span| span.put(self.bound_to.class(), slot, count));
             self.free.set(self.free.get() + count as u64);
             if span.home_slots.get() == self.per_span() && self.has_spare() {
                 self.unbind(&mut spans, stock, span);
