@@ -113,7 +113,7 @@ fn start() -> Result<&'static Pool> {
     if let Err(error) = glue::register() {
         pr_warn!("neither memory pressure nor CPU hotplug is heard of ({error:?})\n");
     }
-    thread::spawn(kccd::NAME, move || kccd.run())?;
+    thread::spawn(c"kccd", move || kccd.run())?;
     Ok(pool)
 }
 

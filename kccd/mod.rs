@@ -45,9 +45,6 @@ use policy::{
 
 pub(crate) use policy::Idle;
 
-/// The thread's name.
-pub(crate) const NAME: &CStr = c"kccd";
-
 /// How long kccd waits at a time for a grace period to end, or for slots to come home, in
 /// milliseconds.
 const SOON_MS: u32 = 10;
