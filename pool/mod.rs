@@ -234,16 +234,13 @@ impl Pool {
         let Some(span) = self.directory.get(addr) else {
             return false;
         };
-        let (slot, class, mapping) = match Self::claim(span, addr, size) {
+        let (slot, class, mapping) = match self.claim(dev, span, addr, size) {
             Ok(claimed) => claimed,
             Err(what) => {
                 self.misuse(dev, what, addr, size);
                 return true;
             }
         };
-        if size > mapping.size() {
-            self.misuse(dev, Misuse::PastTheEnd, addr, size);
-        }
         if copy {
             bounce::to_private(dev, &mapping.first(size));
         }
@@ -255,13 +252,23 @@ impl Pool {
 
     /// Claims the mapping at `addr`, which lies in `span`: of `size` bytes, or else whatever its size is.
     #[inline]
-    fn claim(span: &Span, addr: Phys, size: usize) -> Result<Claimed, Misuse> {
+    fn claim(
+        &self,
+        dev: DmaDevice<'_>,
+        span: &Span,
+        addr: Phys,
+        size: usize,
+    ) -> Result<Claimed, Misuse> {
         let (slot, binding) = span.slot_at(addr).ok_or(Misuse::DoubleUnmap)?;
         let class = binding.class().ok_or(Misuse::DoubleUnmap)?;
         let mapping = match slot.slot.claim(addr, size) {
             Some(mapping) => mapping,
             None => slot.slot.claim_any(addr)?,
         };
+        // Here, where it costs nothing if the size was right.
+        if size > mapping.size() {
+            self.misuse(dev, Misuse::PastTheEnd, addr, size);
+        }
         if !span.is_bound_as(binding) {
             // See span.rs.
             slot.slot.begin(&mapping);
