@@ -203,7 +203,7 @@ def test_executables():
 
 
 # Of the code that the kernel runs: lines of Rust, of a Rust source with its tests, and
-# of the C glue. They only shrink. What bounces has 3,310 and 324 of them; the others
+# of the C glue. They only shrink. What bounces has 3,317 and 324 of them; the others
 # came with what is lent.
 RUST_LOGIC = 3652
 RUST_FILE = 400
