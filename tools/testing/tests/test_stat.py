@@ -39,7 +39,7 @@ def test_needs_nothing():
 def test_sources_are_clean(tmp_path):
     """clippy and rustfmt have nothing to say."""
     sources = shutil.copytree(stat_tool.FOLDER, tmp_path / "sources")
-    cache = f"{os.environ['CC_SWIOTLB_CACHE']}/stat"
+    cache = f"{os.environ['CC_SWIOTLB_CACHE']}/rust/cc_swiotlb_stat"
     settings = {"CARGO_HOME": f"{cache}/cargo", "CARGO_TARGET_DIR": f"{cache}/target"}
     clippy = "cargo clippy --quiet --release -- -D warnings"
     for words in (clippy, "cargo fmt --check"):
