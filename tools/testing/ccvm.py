@@ -25,6 +25,7 @@ from lib.failure import Failure
 
 STATUSES = """
 exit status: the command's own, or
+  119  a disk of --vhost-blk was shown memory that is not shared, or has failed
   120  the guest hangs: it did not reach the command, or the time was up after
        its kernel had reported a lock-up, a stall or a hung task
   121  the guest's kernel panicked
@@ -46,8 +47,8 @@ interactive shell, or, if standard input is not a terminal, the commands are
 read from it.
 
 In the guest: busybox, fio, mkfs.xfs, xfs_repair, mkfs.ext4, e2fsck; sysfs,
-debugfs and tracefs mounted; /dev/nvme<N>n1, /dev/vd<X> and /dev/sd<X> (virtio-scsi
-and AHCI), 1 GiB each, empty.
+debugfs and tracefs mounted; /dev/nvme<N>n1, /dev/vd<X> (those of --blk, then those of
+--vhost-blk) and /dev/sd<X> (virtio-scsi and AHCI), 1 GiB each, empty.
 """
 
 
@@ -110,6 +111,36 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--blk", type=int, default=1, metavar="N", help="virtio disks, 1")
     add("--scsi", type=int, default=0, metavar="N", help="virtio-scsi disks, 0")
     add("--ahci", type=int, default=0, metavar="N", help="SATA disks (AHCI), 0")
+    add(
+        "--vhost-blk",
+        type=int,
+        default=0,
+        metavar="N",
+        help="virtio disks that have a process each, which is handed the shared memory "
+        "alone, 0; what they counted goes to standard error at the end",
+    )
+    add(
+        "--vhost-mode",
+        default="honest",
+        metavar="MODE,...",
+        help="how each of them behaves, the last one for all that follow: honest, or "
+        "one of the hostile ones of Documentation/testing.rst",
+    )
+    add(
+        "--vhost-seed",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of all that they do at random; the next one has the next number; 1",
+    )
+    add(
+        "--vhost-window",
+        type=int,
+        default=0,
+        metavar="MIB",
+        help="have them take only so much of it for shared, so that they report a "
+        "guest that does nothing wrong",
+    )
     add(
         "--plug",
         action="append",
@@ -226,6 +257,10 @@ def run(arguments: argparse.Namespace) -> int:
         blk=arguments.blk,
         scsi=arguments.scsi,
         ahci=arguments.ahci,
+        vhost_blk=arguments.vhost_blk,
+        vhost_modes=arguments.vhost_mode.split(","),
+        vhost_seed=arguments.vhost_seed,
+        vhost_window=arguments.vhost_window * machine.MIB,
         plugs=[machine.parse_plug(each) for each in arguments.plug],
         net=arguments.net,
         latency_ms=arguments.latency_ms,

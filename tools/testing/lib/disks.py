@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib import untrusted
 from lib.failure import Failure
 
 if TYPE_CHECKING:
@@ -31,35 +32,42 @@ MAX_DISKS = PCI_SLOTS * PCI_FUNCTIONS
 
 VIRTIO = "disable-legacy=on,iommu_platform=on"
 
+# Those that QEMU itself serves, and those that a process of their own serves.
+EMULATED = ("nvme", "blk", "scsi", "ahci")
+UNTRUSTED = "vhost_blk"
+
 
 def names(options: "Options") -> list[str]:
-    """The disks, in the order the guest sees them."""
+    """The disks that QEMU serves, in the order the guest sees them."""
     return [
-        f"{kind}{index}"
-        for kind in ("nvme", "blk", "scsi", "ahci")
-        for index in range(getattr(options, kind))
+        f"{kind}{index}" for kind in EMULATED for index in range(getattr(options, kind))
     ]
 
 
 def check(options: "Options") -> None:
     """Refuses what no machine can have."""
-    for kind in ("nvme", "blk", "scsi", "ahci"):
-        if not 0 <= getattr(options, kind) <= MAX_DISKS:
-            raise Failure(f"--{kind} {getattr(options, kind)}: from 0 to {MAX_DISKS}")
-    if len(names(options)) > MAX_DISKS:
+    for kind in (*EMULATED, UNTRUSTED):
+        count = getattr(options, kind)
+        if not 0 <= count <= MAX_DISKS:
+            name = kind.replace("_", "-")
+            raise Failure(f"--{name} {count}: from 0 to {MAX_DISKS}")
+    if len(names(options)) + options.vhost_blk > MAX_DISKS:
         raise Failure(f"a guest has no more than {MAX_DISKS} disks")
     if options.null_ms is not None and options.latency_ms:
         raise Failure("--null-ms and --latency-ms: a disk is of one kind")
     if options.latency_ms < 0 or (options.null_ms or 0) < 0:
         raise Failure("--null-ms and --latency-ms: a time is not negative")
+    if options.vhost_blk and options.guest != "coco":
+        raise Failure("--vhost-blk: only a confidential guest has memory for it")
 
 
 def make(options: "Options", folder: Path) -> None:
     """Makes an empty, sparse file for each disk that needs one."""
     folder.mkdir(exist_ok=True)
-    if options.null_ms is not None:
-        return
-    for name in names(options):
+    files = [f"{UNTRUSTED}{index}" for index in range(options.vhost_blk)]
+    if options.null_ms is None:
+        files += names(options)
+    for name in files:
         with open(folder / name, "wb") as file:
             file.truncate(SIZE)
 
@@ -110,12 +118,15 @@ class _Bus:
 def _controllers(options: "Options") -> int:
     """How many devices on the PCI bus the disks need."""
     spare_ahci = max(0, options.ahci - 1) // AHCI_PORTS
-    return options.nvme + options.blk + bool(options.scsi) + spare_ahci
+    virtio = options.blk + options.vhost_blk + bool(options.scsi)
+    return options.nvme + virtio + spare_ahci
 
 
-def arguments(options: "Options", disks: Path, socket: Path | None) -> list[str]:
-    """What QEMU is told of them."""
-    words = []
+def arguments(
+    options: "Options", disks: Path, socket: Path | None, vhost: Path | None
+) -> list[str]:
+    """What QEMU is told of them; of the sockets of two kinds of servers as well."""
+    words, untrusted_disks = untrusted.qemu(options, vhost)
     for name in names(options):
         backend = _backend(options, disks / name, socket)
         words += ["-blockdev"]
@@ -126,6 +137,8 @@ def arguments(options: "Options", disks: Path, socket: Path | None) -> list[str]
         devices.append(f"nvme,drive=nvme{index},serial=nvme{index}{bus.place()}")
     for index in range(options.blk):
         devices.append(f"virtio-blk-pci,drive=blk{index},{VIRTIO}{bus.place()}")
+    for device in untrusted_disks:
+        devices.append(f"{device},{VIRTIO}{bus.place()}")
     if options.scsi:
         devices.append(f"virtio-scsi-pci,id=scsi,{VIRTIO}{bus.place()}")
     for index in range(options.scsi):

@@ -61,6 +61,8 @@ class Files:
     disks: Path
     delay: Path | None
     """The socket of the server that delays requests to the disks."""
+    vhost: Path | None
+    """The folder with the sockets of disks in processes of their own."""
     shared: Path | None
     """The shared memory of a confidential guest."""
 
@@ -95,6 +97,13 @@ class Options:
     blk: int = 1
     scsi: int = 0
     ahci: int = 0
+    vhost_blk: int = 0
+    """Disks in processes of their own that have the shared memory only."""
+    vhost_modes: list[str] = dataclasses.field(default_factory=lambda: ["honest"])
+    """How each of them behaves; the last one counts for all that follow."""
+    vhost_seed: int = 1
+    vhost_window: int = 0
+    """How much of that memory they take for shared; 0 is all."""
     plugs: list[Plug] = dataclasses.field(default_factory=list)
     net: bool = False
     latency_ms: int = 0
@@ -286,7 +295,7 @@ def command(
     if options.plugs:
         words += ["-chardev", f"socket,id=monitor,fd={monitor}"]
         words += ["-mon", "chardev=monitor,mode=control"]
-    words += disks.arguments(options, files.disks, files.delay)
+    words += disks.arguments(options, files.disks, files.delay, files.vhost)
     if options.net:
         words += ["-netdev", "user,id=net0", "-device"]
         words.append(

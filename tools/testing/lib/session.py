@@ -17,7 +17,7 @@ import time
 import tty
 from pathlib import Path
 
-from lib import cache, disks, machine
+from lib import cache, disks, machine, untrusted
 from lib.archive import Archive
 from lib.console import Console
 from lib.failure import Failure
@@ -25,6 +25,7 @@ from lib.kernel import Kernel, copy_image
 from lib.monitor import Monitor
 
 # How a run ends when it is not the command's own status.
+SHOWN = 119
 HANG = 120
 PANIC = 121
 GONE = 122
@@ -143,8 +144,11 @@ class Session:
             place = folder / "disks"
             disks.make(self.options, place)
             delay = self._delay(stack, place)
-            files = machine.Files(image, initrd, place, delay, shared)
-            return self._run_qemu(stack, files)
+            host = untrusted.Host(self.options)
+            vhost = host.start(stack, place)
+            files = machine.Files(image, initrd, place, delay, vhost, shared)
+            status = self._run_qemu(stack, files)
+            return self._judge(host, status)
 
     def _shared(self, stack: contextlib.ExitStack, folder: Path) -> Path | None:
         if self.options.guest != "coco":
@@ -368,6 +372,18 @@ class Session:
             return self._explain(COMPLAINT, text + listed, log)
         return status
 
+    def _judge(self, host: untrusted.Host, status: int) -> int:
+        """The status, or another one if disks were shown what is not shared."""
+        reports, complaints = host.end()
+        for line in reports:
+            print(f"ccvm: {line}", file=sys.stderr, flush=True)
+        # A QEMU that did not start has not connected to them.
+        if not complaints or status == SETUP:
+            return status
+        text = "\n".join(complaints)
+        print(f"ccvm: {text}\nccvm: status {SHOWN}", file=sys.stderr, flush=True)
+        return SHOWN
+
     def _explain(self, status: int, text: str, log: str) -> int:
         tail = "\n".join(f"  | {line}" for line in self._console.tail)
         print(
@@ -412,9 +428,9 @@ def _sweep(folder: Path) -> None:
         shared = folder / "shared"
         if shared.is_symlink():
             shared.readlink().unlink(missing_ok=True)
-        socket_folder = folder / "socket"
-        if socket_folder.is_symlink():
-            shutil.rmtree(socket_folder.readlink(), ignore_errors=True)
+        for name in ("socket", "vhost"):
+            if (folder / name).is_symlink():
+                shutil.rmtree((folder / name).readlink(), ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
     except BlockingIOError:
         pass

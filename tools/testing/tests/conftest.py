@@ -34,6 +34,7 @@ ORDER = (
     "test_load",
     "test_burst",
     "test_leak",
+    "test_untrusted",
     "test_bench",
     "test_machine",
     "test_disks",
