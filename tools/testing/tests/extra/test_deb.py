@@ -271,7 +271,7 @@ def test_modules_load():
 def test_recipe_hist_triggers():
     """That for mappings by device and size counts a known load to the unit."""
     found = re.findall(
-        r"dev_name: (\S+), size: ~ 2\^(\d+) *\} hitcount: +(\d+)",
+        r"dev_name: (\S+) *, size: ~ 2\^(\d+) *\} hitcount: +(\d+)",
         _run().section("hist"),
     )
     assert ("12", "500") in [(size, count) for _, size, count in found], found
