@@ -101,13 +101,15 @@ class Bench:
 
     def instructions(self) -> list:
         """Exact numbers of instructions."""
-        built = module.build(kernel.build(self.counted), self.scratch / self.counted)
-        return instructions.measure(built, self.quick, self.step)
+        counted = kernel.build(self.counted)
+        built = module.build(counted, self.scratch / self.counted)
+        return instructions.measure(counted, built, self.quick, self.step)
 
     def longest(self) -> list:
         """The longest ways, in instructions."""
-        built = module.build(kernel.build(self.counted), self.scratch / self.counted)
-        return instructions.longest(built, self.step)
+        counted = kernel.build(self.counted)
+        built = module.build(counted, self.scratch / self.counted)
+        return instructions.longest(counted, built, self.step)
 
     def fio(self) -> list:
         """fio in confidential guests."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from lib import repository
 from lib.bench import module
 from lib.failure import Failure
+from lib.kernel import Kernel
 
 CCVM = repository.TESTING / "ccvm"
 SIZES = (64, 512, 4096, 65536, 262144)
@@ -32,11 +33,20 @@ def _list(numbers: tuple[int, ...]) -> str:
     return ",".join(map(str, numbers))
 
 
-def _results(built: Path, options: list[str], parameters: str) -> str:
+def _results(kernel: Kernel, built: Path, options: list[str], parameters: str) -> str:
     command = f"insmod /host/{built.name} {parameters} && echo '{MARK}' && "
     command += f"cat {module.RESULTS}"
-    words = [str(CCVM), "run", "--guest", "plain", "--cpus", "1", "--nvme", "0"]
-    words += ["--blk", "0", "--mem", "1G", "--timeout", "300", *options]
+    words = [
+        str(CCVM),
+        "run",
+        "--flavour",
+        kernel.flavour,
+        "--guest",
+        "plain",
+        "--cpus",
+        "1",
+    ]
+    words += ["--nvme", "0", "--blk", "0", "--mem", "1G", "--timeout", "300", *options]
     words += ["--accel", "tcg,thread=single", "--add", str(built)]
     words += ["--qemu-append", "-icount shift=0,sleep=off", "--", command]
     result = subprocess.run(
@@ -48,11 +58,11 @@ def _results(built: Path, options: list[str], parameters: str) -> str:
     return re.sub(r"\r", "", results).strip()
 
 
-def _run(built: Path, options: list[str], quick: bool) -> dict:
+def _run(kernel: Kernel, built: Path, options: list[str], quick: bool) -> dict:
     modes, depths = ("single", DEPTHS[:1]) if quick else ("*", DEPTHS)
     parameters = f"modes={modes} slice_us=1000 sizes={_list(SIZES)}"
     found = module.parse(
-        _results(built, options, f"{parameters} depths={_list(depths)}")
+        _results(kernel, built, options, f"{parameters} depths={_list(depths)}")
     )
     for case, time in found.items():
         # So few mappings at a time are never refused.
@@ -61,7 +71,7 @@ def _run(built: Path, options: list[str], quick: bool) -> dict:
     return found
 
 
-def measure(built: Path, quick: bool, step) -> list[dict[str, object]]:
+def measure(kernel: Kernel, built: Path, quick: bool, step) -> list[dict[str, object]]:
     """Instructions for a map and an unmap, less the copy.
 
     `beyond` are those beyond what the same call costs where nothing is bounced.
@@ -69,7 +79,7 @@ def measure(built: Path, quick: bool, step) -> list[dict[str, object]]:
     times = {}
     for impl, options in VARIANTS.items():
         step(f"counting instructions: {impl}")
-        times[impl] = _run(built, options, quick)
+        times[impl] = _run(kernel, built, options, quick)
     records = []
     for impl, cases in times.items():
         for case, time in cases.items():
@@ -97,13 +107,13 @@ NODES = {
 }
 
 
-def longest(built: Path, step) -> list[dict[str, object]]:
+def longest(kernel: Kernel, built: Path, step) -> list[dict[str, object]]:
     """The longest map and unmap of each class, beyond the quickest, by NUMA nodes."""
     records = []
     for nodes, options in NODES.items():
         step(f"the longest map and unmap, {nodes} nodes")
         parameters = f"longest=1 sizes={_list(CLASSES)}"
-        text = _results(built, ["--swiotlb", "cc", *options], parameters)
+        text = _results(kernel, built, ["--swiotlb", "cc", *options], parameters)
         for line in text.splitlines():
             size, map_instructions, unmap_instructions = map(int, line.split())
             records.append(
