@@ -28,10 +28,11 @@ LIBRARY = f"""
 shared() {{ awk '$1 == "shared_bytes:" {{ print $2 }}' {vm.STATS}; }}
 now() {{ cut -d' ' -f1 /proc/uptime; }}
 
-# Two disks with eight readers of 1 MiB each, for a second.
+# Two disks with eight readers of 1 MiB each, for more than a second. On a busy host they
+# would start one after the other, and some not at all, if it were the time that ends it.
 load() {{
 	fio --direct=1 --rw=read --bs=1M --size=16M --offset_increment=16M \\
-		--numjobs=8 --ioengine=psync --time_based --runtime=1 --thread \\
+		--numjobs=8 --ioengine=psync --loops=2 --thread \\
 		--name=a --filename=/dev/nvme0n1 \\
 		--name=b --filename=/dev/nvme1n1 >/tmp/fio 2>&1 || cat /tmp/fio
 }}
