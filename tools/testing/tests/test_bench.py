@@ -13,6 +13,7 @@ from lib.failure import Failure
 
 SIZES = (512, 4096, 262144)
 FEW = f"sizes={','.join(map(str, SIZES))} depths=1,4 slice_us=100"
+ROUNDS = 5
 DIRECTIONS = ("TO_DEVICE", "FROM_DEVICE", "BIDIRECTIONAL")
 
 
@@ -67,7 +68,15 @@ def test_reading_sysfs_costs_a_mapping_nothing(built):
     result = vm.run(
         f"""
 {vm.wait_ready()}
-{measure} && echo '=== alone' && cat {module.RESULTS} && rmmod {module.NAME}
+measure() {{
+	for i in $(seq {ROUNDS}); do
+		{measure} || exit 1
+		echo "=== $1 $i"
+		cat {module.RESULTS}
+		rmmod {module.NAME}
+	done
+}}
+measure alone
 read_all() {{
 	find {folder} -type f -exec cat '{{}}' +
 }}
@@ -80,7 +89,7 @@ read_on() {{
 }}
 read_on &
 sleep 1
-{measure} && echo '=== beside' && cat {module.RESULTS}
+measure beside
 echo '=== reader'; wc -l </tmp/times; read_all | wc -l
 """,
         *("--add", str(built), "--guest", "plain", "--swiotlb", "cc", "--cpus", "1"),
@@ -88,14 +97,22 @@ echo '=== reader'; wc -l </tmp/times; read_all | wc -l
         *("--accel", "tcg,thread=single", "--qemu-append", "-icount shift=0,sleep=off"),
         timeout=200,
     )
+    # The reader may run in any of them, but not in each of many.
     alone, beside = (
-        module.parse(result.section(name).strip()) for name in ("alone", "beside")
+        module.summarise(
+            [
+                module.parse(result.section(f"{name} {i + 1}").strip())
+                for i in range(ROUNDS)
+            ]
+        )
+        for name in ("alone", "beside")
     )
     times, lines = map(int, result.section("reader").split())
     assert times > 50 and lines > 100
     # How often the clock was read is in it, which makes for an instruction or two.
     for case, time in alone.items():
-        assert beside[case].pair - time.pair < 4, case
+        assert not beside[case].error and not beside[case].refused, case
+        assert beside[case].least - time.least < 4, case
 
 
 def test_what_is_no_result_ends_it():

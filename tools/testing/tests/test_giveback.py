@@ -28,8 +28,8 @@ LIBRARY = f"""
 shared() {{ awk '$1 == "shared_bytes:" {{ print $2 }}' {vm.STATS}; }}
 now() {{ cut -d' ' -f1 /proc/uptime; }}
 
-# Two disks with eight readers of 1 MiB each, for more than a second. On a busy host they
-# would start one after the other, and some not at all, if it were the time that ends it.
+# Two disks with eight readers of 1 MiB each, for more than a second. On a busy host
+# they would start one after the other, and some not at all, if the time ended it.
 load() {{
 	fio --direct=1 --rw=read --bs=1M --size=16M --offset_increment=16M \\
 		--numjobs=8 --ioengine=psync --loops=2 --thread \\
