@@ -7,6 +7,7 @@ ccflags-y += -I$(src)
 
 obj-$(CONFIG_CC_SWIOTLB) += cc_swiotlb.o
 obj-$(CONFIG_CC_SWIOTLB) += glue/cc_swiotlb_glue.o
+obj-$(CONFIG_CC_SWIOTLB) += glue/lend.o
 obj-$(CONFIG_CC_SWIOTLB) += glue/params.o
 obj-$(CONFIG_CC_SWIOTLB) += glue/reclaim.o
 obj-$(CONFIG_CC_SWIOTLB) += glue/trace.o

@@ -160,7 +160,7 @@ def test_patches_are_small():
     for path in vm.ROOT.glob("patches/*/*.patch"):
         text = path.read_text(encoding="utf-8")
         changed += len(re.findall(r"^[+-](?![+-])", text, re.M))
-    assert 0 < changed < 520, f"{changed} lines changed"
+    assert 0 < changed < 540, f"{changed} lines changed"
 
 
 def _rust_tool(name: str) -> str:
@@ -207,7 +207,7 @@ def test_executables():
 # came with what is lent.
 RUST_LOGIC = 3652
 RUST_FILE = 400
-C_GLUE = 369
+C_GLUE = 408
 
 # Which folder may use which; `crate` stands for what cc_swiotlb.rs defines itself. A
 # mapping goes down through pool/ and never meets kccd/.

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Lent memory for drivers, see include/linux/dma-lent.h.
+ */
+
+#include <linux/cc_swiotlb.h>
+#include <linux/dma-direct.h>
+#include <linux/dma-lent.h>
+#include <linux/dma-map-ops.h>
+#include <linux/error-injection.h>
+#include <linux/export.h>
+#include <linux/io.h>
+#include <linux/iommu-dma.h>
+#include <linux/swiotlb.h>
+
+/* Whether dma-direct bounces private memory for a device, and that alone. */
+static bool bounces_private(struct device *dev)
+{
+	return force_dma_unencrypted(dev) && !is_swiotlb_force_bounce(dev) &&
+		dev_is_dma_coherent(dev) && !use_dma_iommu(dev) &&
+		!get_dma_ops(dev);
+}
+
+/**
+ * dma_alloc_lent() - Allocate memory that a device reaches without bouncing.
+ * @dev: Device that is going to access it.
+ * @size: Size in bytes, at most 2 MiB; it is rounded up to pages of 4 KiB.
+ * @dma_handle: Set to its address for the device.
+ * @gfp: Whether the caller may sleep.
+ *
+ * For a driver that would have small objects mapped, and bounced, again and
+ * again. The memory is filled with zeroes. It may be mapped as well: that costs
+ * no copy.
+ *
+ * Return: Address of the memory, or %NULL. There is none to be had where private
+ * memory is not bounced; the driver does without then.
+ */
+noinline void *dma_alloc_lent(struct device *dev, size_t size,
+			      dma_addr_t *dma_handle, gfp_t gfp)
+{
+	phys_addr_t phys;
+
+	if (!cc_swiotlb_enabled() || !bounces_private(dev))
+		return NULL;
+	phys = cc_swiotlb_lend_pages(dev_to_node(dev), size, gfp);
+	if (!phys)
+		return NULL;
+	if (!dma_coherent_ok(dev, phys, size)) {
+		cc_swiotlb_take_back(phys, size);
+		return NULL;
+	}
+	*dma_handle = phys_to_dma_unencrypted(dev, phys);
+	return phys_to_virt(phys);
+}
+EXPORT_SYMBOL_GPL(dma_alloc_lent);
+ALLOW_ERROR_INJECTION(dma_alloc_lent, NULL);
+
+/**
+ * dma_free_lent() - Free memory that dma_alloc_lent() has allocated.
+ * @cpu_addr: Address of the memory, which its device accesses no more, or %NULL.
+ * @size: Size that was asked for.
+ */
+void dma_free_lent(void *cpu_addr, size_t size)
+{
+	if (cpu_addr)
+		cc_swiotlb_take_back(virt_to_phys(cpu_addr), size);
+}
+EXPORT_SYMBOL_GPL(dma_free_lent);
