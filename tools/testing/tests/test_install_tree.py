@@ -117,6 +117,30 @@ def test_conflict(tree, patch):
     assert _contents(tree) == before
 
 
+# What stands on its own: Kconfig, or nothing, ties others to it.
+OPTIONAL = [path for path in PATCHES if path.name[:4] >= "0004"]
+
+
+@pytest.mark.parametrize("patch", OPTIONAL, ids=[path.name for path in OPTIONAL])
+def test_left_out(tree, tmp_path, patch):
+    """Without this patch the others apply, and so they do without all of these."""
+    copy = tmp_path / "checkout"
+    shutil.copytree(vm.ROOT / "tools", copy / "tools", symlinks=True)
+    shutil.copytree(vm.ROOT / "patches", copy / "patches")
+    for others in ([], [each for each in OPTIONAL if each != patch]):
+        for path in [patch, *others]:
+            (copy / path.relative_to(vm.ROOT)).unlink(missing_ok=True)
+        done = subprocess.run(
+            [sys.executable, str(copy / "tools" / "install-tree"), str(tree)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        applied = (tree / "kernel/dma/cc_swiotlb/.installed/record.json").read_text()
+        assert patch.name not in applied and PATCHES[1].name in applied
+
+
 @pytest.mark.parametrize("version", ["6 12", "8 0"])
 def test_other_series(tree, version):
     """A tree of a series without patches is refused by name."""

@@ -36,9 +36,10 @@ SETTINGS = {
         "CONFIG_FTRACE": "n",
         "CONFIG_TRACING": "n",
         "CONFIG_MODULES": "n",
+        "CONFIG_CC_SWIOTLB_VIRTIO_BLK": "n",
     },
     "one-node": {"CONFIG_NUMA": "n", "CONFIG_INIT_ON_FREE_DEFAULT_ON": "y"},
-    "one-cpu": {"CONFIG_SMP": "n"},
+    "one-cpu": {"CONFIG_SMP": "n", "CONFIG_CC_SWIOTLB_VIRTIO": "n"},
 }
 ALL = {"CONFIG_WERROR": "y", "CONFIG_CC_SWIOTLB": "y", "CONFIG_CC_EMUL": "y"}
 
