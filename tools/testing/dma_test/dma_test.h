@@ -102,6 +102,7 @@ struct dt_case {
 };
 
 /* runner.c */
+extern unsigned int dt_decide;
 extern bool dt_quick;
 extern bool dt_zero;
 extern unsigned int dt_every;
@@ -205,6 +206,8 @@ void dt_free_twice(struct dt *dt);
 void dt_small_leave_large(struct dt *dt);
 void dt_exhausted_with_mask(struct dt *dt);
 void dt_small_mask_has_enough(struct dt *dt);
+
+void dt_decisions(struct dt *dt);
 
 struct pci_dev *dt_iommu_device(void);
 void dt_untrusted(struct dt *dt);

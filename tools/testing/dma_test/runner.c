@@ -32,6 +32,10 @@ static bool exhaust;
 module_param(exhaust, bool, 0444);
 MODULE_PARM_DESC(exhaust, "run the cases that map until they are refused instead");
 
+unsigned int dt_decide;
+module_param_named(decide, dt_decide, uint, 0444);
+MODULE_PARM_DESC(decide, "tell what the allocator decides instead; 2: while all is overwritten");
+
 bool dt_quick;
 module_param_named(quick, dt_quick, bool, 0444);
 MODULE_PARM_DESC(quick, "fewer sizes and offsets in each case");
@@ -131,6 +135,10 @@ static const struct dt_case dt_exhaust_cases[] = {
 static const struct dt_case dt_iommu_cases[] = {
 	{ "untrusted", dt_untrusted },
 	{ "linked", dt_linked },
+};
+
+static const struct dt_case dt_decide_cases[] = {
+	{ "decisions", dt_decisions },
 };
 
 static atomic_t dt_failures;
@@ -277,6 +285,9 @@ static int dt_with_device(struct device *dev)
 	else if (exhaust)
 		ret = dt_run_all(&dt, dt_exhaust_cases,
 				 ARRAY_SIZE(dt_exhaust_cases));
+	else if (dt_decide)
+		ret = dt_run_all(&dt, dt_decide_cases,
+				 ARRAY_SIZE(dt_decide_cases));
 	else if (iommu)
 		ret = dt_run_all(&dt, dt_iommu_cases,
 				 ARRAY_SIZE(dt_iommu_cases));

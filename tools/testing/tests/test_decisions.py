@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What a device writes into shared memory decides nothing.
+
+Where each mapping lies, what is lent, and what is refused, is the same for the same
+operations, also if all shared memory is overwritten between every two of them. On one
+CPU, so that kccd does its part at the same places; and without want, in which time has
+a say as well: for how long a class stays closed.
+"""
+
+import re
+
+import dma
+import vm
+
+OPERATIONS = 3000
+QUIET = ("--cpus", "1", "--nvme", "0", "--blk", "0")
+APPEND = f"cc_swiotlb.idle_ms=3600000 {vm.LOG_SPACE}"
+
+
+@vm.once
+def _decisions(module, *parameters: str) -> dict[str, str]:
+    words = " ".join(("test=decisions", *parameters))
+    run = dma.Run(module, words, *QUIET, "--append", APPEND, timeout=240)
+    run.require("decisions")
+    found = re.search(
+        r"decisions (?P<number>0x\w+), (?P<spans>\d+) spans, (?P<refused>\d+) refused,"
+        r" (?P<scribbles>\d+) scribbles",
+        run.log,
+    )
+    assert found, run.result.tail()
+    assert run.result.count("misuse") == 0
+    return found.groupdict()
+
+
+def test_same_while_all_is_overwritten(module):
+    """The device has a say in none of them."""
+    quiet = _decisions(module, "decide=1")
+    loud = _decisions(module, "decide=2")
+    assert (quiet.pop("scribbles"), loud.pop("scribbles")) == ("0", str(OPERATIONS))
+    assert loud == quiet
+
+
+def test_other_operations_other_number(module):
+    """The control: the number tells."""
+    one = _decisions(module, "decide=1")
+    other = _decisions(module, "decide=1", "seed=2")
+    assert one["number"] != other["number"]
+
+
+def test_several_chunks(module):
+    """More was used than one chunk has."""
+    told = _decisions(module, "decide=1")
+    assert int(told["spans"]) >= 8
+    assert int(told["refused"]) == 0
