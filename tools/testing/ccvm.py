@@ -142,6 +142,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "guest that does nothing wrong",
     )
     add(
+        "--vhost-seek",
+        default="",
+        metavar="WORD,...",
+        help="have them count these words in buffers that they are to fill: what was "
+        "in them before",
+    )
+    add(
         "--plug",
         action="append",
         default=[],
@@ -261,6 +268,7 @@ def run(arguments: argparse.Namespace) -> int:
         vhost_modes=arguments.vhost_mode.split(","),
         vhost_seed=arguments.vhost_seed,
         vhost_window=arguments.vhost_window * machine.MIB,
+        vhost_seek=arguments.vhost_seek,
         plugs=[machine.parse_plug(each) for each in arguments.plug],
         net=arguments.net,
         latency_ms=arguments.latency_ms,

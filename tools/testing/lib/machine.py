@@ -104,6 +104,8 @@ class Options:
     vhost_seed: int = 1
     vhost_window: int = 0
     """How much of that memory they take for shared; 0 is all."""
+    vhost_seek: str = ""
+    """Words that they look for, with commas between them."""
     plugs: list[Plug] = dataclasses.field(default_factory=list)
     net: bool = False
     latency_ms: int = 0

@@ -63,6 +63,8 @@ class Host:
             words += ["--seed", str(options.vhost_seed + index)]
             if options.vhost_window:
                 words += ["--window", str(options.vhost_window)]
+            if options.vhost_seek:
+                words += ["--seek", options.vhost_seek]
             process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *words],
                 stdin=subprocess.DEVNULL,

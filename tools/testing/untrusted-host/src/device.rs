@@ -162,6 +162,7 @@ impl Device {
         queue: &mut Queue,
     ) -> bool {
         self.report.requests += 1;
+        self.report.search(&request.data, memory);
         // The driver sets the device up, and looks for partitions, undisturbed.
         self.armed |= request.offset >= self.disk_bytes / 2;
         // A queue that breaks takes along what else is under way; the driver waits for it for

@@ -51,6 +51,9 @@ struct Options {
     /// Take only so much of the memory for shared: all requests that use more are reported
     #[arg(long, value_name = "BYTES", default_value_t = u64::MAX)]
     window: u64,
+    /// Count how often buffers that are for the device to fill have these in them
+    #[arg(long, value_name = "WORD,...", value_delimiter = ',')]
+    seek: Vec<String>,
 }
 
 /// Serves until QEMU has gone. Returns whether all went well.
@@ -61,7 +64,8 @@ fn run(options: &Options) -> io::Result<bool> {
         .open(&options.file)?;
     let memory = Memory::new(GuestMemoryMmap::new());
     let window = options.window;
-    let device = Device::new(options.mode, options.seed, disk, window, memory.clone())?;
+    let mut device = Device::new(options.mode, options.seed, disk, window, memory.clone())?;
+    device.report.seek(&options.seek);
     let timer = device.timer();
     let device = Arc::new(Mutex::new(device));
     let name = "untrusted-host".to_string();

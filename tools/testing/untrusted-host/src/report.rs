@@ -2,7 +2,11 @@
 
 //! What the device has done and seen, for the line at its end.
 
+use crate::chain::Buffer;
+use memchr::memmem;
 use serde::Serialize;
+use std::collections::BTreeMap;
+use vm_memory::{Bytes, GuestMemoryMmap};
 
 /// More reports say nothing new.
 const REPORTS: usize = 8;
@@ -20,6 +24,8 @@ pub struct Report {
     pub hostile_events: u64,
     /// Requests that were not completed.
     pub held: u64,
+    /// How often each word that was looked for was in a buffer that is for the device to fill.
+    pub seen: BTreeMap<String, u64>,
     /// Descriptors, tables and rings that point outside shared memory, or make no sense.
     pub outside: u64,
     /// The first of them in words.
@@ -29,6 +35,26 @@ pub struct Report {
 }
 
 impl Report {
+    /// Has these words counted from now on.
+    pub fn seek(&mut self, words: &[String]) {
+        self.seen = words.iter().map(|word| (word.clone(), 0)).collect();
+    }
+
+    /// Looks for them in buffers that the device was not meant to read.
+    pub fn search(&mut self, buffers: &[Buffer], memory: &GuestMemoryMmap) {
+        if self.seen.is_empty() {
+            return;
+        }
+        for buffer in buffers {
+            let mut data = vec![0; buffer.bytes as usize];
+            let read = memory.read_slice(&mut data, buffer.address);
+            read.expect("it was looked at");
+            for (word, count) in &mut self.seen {
+                *count += memmem::find_iter(&data, word).count() as u64;
+            }
+        }
+    }
+
     /// Notes something that the device must never be shown.
     pub fn outside(&mut self, what: String) {
         self.outside += 1;

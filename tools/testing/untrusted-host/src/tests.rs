@@ -163,6 +163,22 @@ fn honest() {
 }
 
 #[test]
+fn words_are_counted() {
+    let mut guest = Guest::new(Mode::Honest, 1, u64::MAX);
+    let words = ["alpha".to_string(), "beta".to_string()];
+    guest.device.report.seek(&words);
+    // In what is to be filled, and in what is to be written, which it may read.
+    guest.submit(HARMLESS, None);
+    guest.write(BUFFERS[1].0, b"alpha, alpha and gamma");
+    guest.serve();
+    guest.submit(HARMLESS, Some(&[b'a'; 512]));
+    guest.write(BUFFERS[1].0, b"alpha and beta");
+    guest.serve();
+    let seen: Vec<u64> = guest.device.report.seen.into_values().collect();
+    assert_eq!(seen, [2, 0]);
+}
+
+#[test]
 fn all_behave_at_first() {
     for mode in Mode::value_variants() {
         let mut guest = Guest::new(*mode, 1, u64::MAX);
