@@ -3,8 +3,9 @@
 
 Where each mapping lies, what is lent, and what is refused, is the same for the same
 operations, also if all shared memory is overwritten between every two of them. On one
-CPU, so that kccd does its part at the same places; and without want, in which time has
-a say as well: for how long a class stays closed.
+CPU, so that kccd does its part at the same places. And without a cap: where mappings
+are refused, time has a say, since an admission to a closed class is valid for
+milliseconds, and guests that nobody disturbs differ from each other as well.
 """
 
 import re
