@@ -55,6 +55,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=20,
         help="for how long test_refusal's host refuses to convert memory, 20",
     )
+    parser.addoption(
+        "--hostile-seconds",
+        type=int,
+        default=50,
+        help="for how long each guest of test_untrusted has hostile devices, 50",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

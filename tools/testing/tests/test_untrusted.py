@@ -118,3 +118,199 @@ def test_what_cannot_be():
     ):
         result = vm.run("true", "--vhost-blk", "1", *options, status=vm.SETUP)
         assert words in result.stderr, result.tail()
+
+
+# Hostile devices. Those of the first guest write to memory only while they are shown
+# it, so that the disks beside them must lose nothing. Those of the second write
+# anywhere.
+
+SHOWN_ONLY = (
+    *("honest", "late", "length", "change", "short", "status", "scribble"),
+    *("twice", "index", "never"),
+)
+ANYWHERE = ("early", "scribble-all", "fill-all")
+# Streams of events, and those of which each costs the driver its queue.
+STREAMS = ("late", "length", "change", "short", "status", "scribble", "early")
+HELD = 8
+
+
+def _hostile(
+    modes: tuple[str, ...], steps: str, flavour: str, seconds: int
+) -> vm.Result:
+    names = ",".join(modes)
+    result = vm.run(
+        f"""
+{vm.wait_ready()}
+{vm.show("before", vm.STATS)}
+echo '=== steps'
+{steps}
+echo '=== kernel'
+dmesg | grep -c 'req.0:id'
+{vm.counters()}
+""",
+        *("--flavour", flavour, "--blk", "0", "--nvme", "1", *WORKLOAD),
+        *("--vhost-blk", str(len(modes)), "--vhost-mode", names),
+        *("--append", vm.LOG_SPACE),
+        timeout=4 * seconds + 400,
+    )
+    result.events = dict(zip(modes, reports(result), strict=True))
+    return result
+
+
+@vm.once
+def _shown_only(seconds: int) -> vm.Result:
+    load = f"{seconds}:nvme:verified,0,1,2,3:noisy,4,5,6:broken,7,8"
+    return _hostile(
+        SHOWN_ONLY,
+        f"""
+sh /host/workload/hostile {load}
+echo "hostile: $?"
+sleep 1
+{vm.show("after", vm.STATS)}
+sh /host/workload/hostile held,9
+sleep 3
+""",
+        "debug",
+        seconds,
+    )
+
+
+@vm.once
+def _anywhere(seconds: int) -> vm.Result:
+    return _hostile(
+        ANYWHERE,
+        f"""
+sh /host/workload/hostile keep unbind,2 {seconds // 2}:noisy,0 kept \\
+	unbind,nvme unbind,0 {seconds // 2}:broken,1 unbind,1 bind,2 \\
+	{seconds // 2}:broken,2 bind,nvme kept 5:nvme bind,0 bind,1
+echo "hostile: $?"
+sleep 1
+{vm.show("after", vm.STATS)}
+""",
+        "debug",
+        seconds,
+    )
+
+
+@pytest.fixture(scope="module")
+def seconds(request: pytest.FixtureRequest) -> int:
+    """For how long there is I/O on hostile disks, in each guest."""
+    return request.config.getoption("--hostile-seconds")
+
+
+@pytest.fixture(params=[_shown_only, _anywhere], ids=["shown", "anywhere"])
+def hostile(request, seconds) -> vm.Result:
+    """Two guests, with what their devices and their kernels said."""
+    return request.param(seconds)
+
+
+class TestHostile:
+    """Under KASAN, lockdep, DMA_API_DEBUG, about which ccvm fails if they complain."""
+
+    def test_honest_disks_lose_nothing(self, hostile):
+        """Neither a byte nor a request; nor do disks that are merely odd."""
+        assert "hostile: 0" in hostile.stdout, hostile.tail()
+        rounds = re.findall(r"^verified: \w+ (\d+)$", hostile.stdout, re.M)
+        assert len(rounds) == (5 if "honest" in hostile.events else 1)
+        assert all(int(each) > 0 for each in rounds), rounds
+
+    def test_counters_add_up(self, hostile):
+        """All that was mapped was unmapped, nothing is lost, nobody misused it."""
+        in_use, lent = (
+            hostile.count(key, "after") - hostile.count(key, "before")
+            for key in ("in_use_bytes", "lent_bytes")
+        )
+        assert in_use == 0
+        # Of drivers' pools for their lists, which do not shrink.
+        assert abs(lent) <= 64 << 10
+        held = [
+            hostile.count("mapped", name) - hostile.count("unmapped", name)
+            for name in ("before", "after")
+        ]
+        assert held[0] == held[1], held
+        for key in ("misuse", "leaked_bytes", "conversion_failures"):
+            assert hostile.count(key) == 0, key
+
+    def test_nothing_outside(self, hostile):
+        """Whatever a device does, it is not shown more."""
+        for mode, report in hostile.events.items():
+            assert report["outside"] == 0, (mode, report)
+            assert report["regions"] == REGIONS
+
+    def test_each_was_hostile(self, hostile):
+        """Each device has made events, and the driver has seen the broken queues."""
+        broken = 0
+        for mode, report in hostile.events.items():
+            events = report["hostile_events"]
+            if mode == "honest":
+                assert events == 0
+            elif mode == "never":
+                assert events == report["held"] == HELD
+            elif mode in STREAMS:
+                assert events >= 200, (mode, report)
+            else:
+                assert events >= 2, (mode, report)
+                broken += 2
+        assert int(hostile.section("kernel")) >= broken
+
+
+def test_held_requests_are_held(seconds):
+    """Their mappings are the only ones that are left, the same number for each."""
+    result = _shown_only(seconds)
+    left = result.count("mapped") - result.count("unmapped")
+    # Header, payload, status, and the table of descriptors, unless that is lent.
+    assert left in (HELD, 3 * HELD, 4 * HELD)
+
+
+def test_hostile_events(seconds):
+    """There were many of them."""
+    counts = {
+        mode: report["hostile_events"]
+        for run in (_shown_only, _anywhere)
+        for mode, report in run(seconds).events.items()
+    }
+    print(counts)
+    assert sum(counts.values()) >= 100_000, counts
+
+
+@pytest.mark.parametrize("swiotlb", ["cc", "legacy"])
+def test_driver_has_no_time_out(swiotlb):
+    """virtio-blk waits for ever for what never comes, whoever bounces."""
+    result = vm.run(
+        """
+sh /host/workload/hostile held,0
+sleep 5
+for path in /proc/[0-9]*/status; do
+	awk '$1 == "Name:" { name = $2 } $1 == "State:" { print "task:", name, $2 }' "$path"
+done
+""",
+        *("--swiotlb", swiotlb, "--blk", "0", "--vhost-blk", "1", *WORKLOAD),
+        *("--vhost-mode", "never"),
+        timeout=200,
+    )
+    assert result.stdout.count("task: dd D") == HELD, result.tail()
+
+
+@pytest.mark.parametrize("swiotlb", ["cc", "legacy"])
+def test_driver_follows_the_host(swiotlb):
+    """virtio_ring goes round for ever if the host says so, whoever bounces."""
+    result = vm.run(
+        """
+irq=$(sed -n 's/^ *\\([0-9]*\\):.*virtio0-req.0$/\\1/p' /proc/interrupts)
+cpu=$(cat /proc/irq/$irq/effective_affinity_list)
+taskset -p $((cpu ? 1 : 2)) $$
+dd if=/dev/vda of=/dev/null bs=4k count=1 iflag=direct skip=140000 2>/dev/null &
+# From here on nothing that would wait for the other CPU.
+now() { read seconds _ </proc/uptime; seconds=${seconds%.*}; }
+now; end=$((seconds + 15)); next=$((seconds + 5))
+while [ $seconds -lt $end ]; do
+	[ $seconds -lt $next ] || { echo l >/proc/sysrq-trigger; next=$((seconds + 5)); }
+	now
+done
+echo c >/proc/sysrq-trigger
+""",
+        *("--swiotlb", swiotlb, "--blk", "0", "--vhost-blk", "1", "--cpus", "2"),
+        *("--vhost-mode", "chain", *WORKLOAD),
+        status=vm.PANIC,
+    )
+    assert "detach_buf_split_in_order" in result.console, result.tail()

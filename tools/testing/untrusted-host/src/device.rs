@@ -233,6 +233,12 @@ impl Device {
                 self.report.hostile_events += events - 1;
                 publish(memory, queue, &[done], 0);
             }
+            Mode::Chain => {
+                self.transfer(&request, memory, u64::MAX);
+                let events = self.vandal(memory).chain(queue);
+                self.report.hostile_events += events - 1;
+                publish(memory, queue, &[done], 0);
+            }
             Mode::ScribbleAll | Mode::FillAll => {
                 self.transfer(&request, memory, u64::MAX);
                 let fill = self.mode == Mode::FillAll;

@@ -10,6 +10,7 @@ use std::mem::size_of;
 use std::num::Wrapping;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+use virtio_bindings::bindings::virtio_ring::VRING_DESC_F_NEXT;
 use virtio_queue::{Descriptor, Queue, QueueT};
 use vm_memory::{
     Address, Bytes, FileOffset, GuestAddress, GuestMemory, GuestMemoryMmap, GuestMemoryRegion,
@@ -40,10 +41,12 @@ pub enum Mode {
     Change,
     /// Overwrite all that a request shows: its buffers, its descriptors; and the ring's flags
     Scribble,
-    /// Overwrite random bytes of all shared memory
+    /// Overwrite random bytes of all shared memory but the queue's descriptors
     ScribbleAll,
-    /// Overwrite all of shared memory with a pattern
+    /// Overwrite all of shared memory but the queue's descriptors with a pattern
     FillAll,
+    /// Chain all of the queue's descriptors, of which Linux follows them for ever
+    Chain,
 }
 
 impl Mode {
@@ -51,7 +54,7 @@ impl Mode {
     pub fn breaks_queue(self) -> bool {
         matches!(
             self,
-            Self::Twice | Self::Index | Self::ScribbleAll | Self::FillAll
+            Self::Twice | Self::Index | Self::ScribbleAll | Self::FillAll | Self::Chain
         )
     }
 }
@@ -64,13 +67,15 @@ impl fmt::Display for Mode {
 }
 
 /// How many random places are overwritten at a time.
-const SCRIBBLES: u64 = 64;
+const SCRIBBLES: u64 = 256;
 const SCRIBBLE_BYTES: u64 = 64;
 const PATTERNS: [u8; 4] = [0, 0x5a, 0xa5, 0xff];
 
 const RING_INDEX: u64 = 2;
 const RING_HEADER: u64 = 4;
 const USED_BYTES: u64 = 8;
+/// Where a descriptor has its flags.
+const DESCRIPTOR_FLAGS: u64 = 12;
 const AVAILABLE_BYTES: u64 = size_of::<u16>() as u64;
 
 /// An entry of the used ring.
@@ -143,11 +148,16 @@ impl Vandal<'_> {
         SCRIBBLES
     }
 
-    /// All memory that is or was shared, but for the ring by which the driver hands over
+    /// All memory that is or was shared, but for the queue's descriptors, which no driver
+    /// of Linux survives (see [`Mode::Chain`]), and the ring by which the driver hands over
     /// requests: the driver never reads it, and the device needs it.
     fn everything(&self, queue: &Queue) -> Vec<Range<u64>> {
-        let spared = queue.avail_ring();
-        let spared_end = spared + RING_HEADER + (u64::from(queue.size()) + 1) * AVAILABLE_BYTES;
+        let (table, ring) = (queue.desc_table(), queue.avail_ring());
+        let ring_bytes = RING_HEADER + (u64::from(queue.size()) + 1) * AVAILABLE_BYTES;
+        let spared = [
+            table..table + table_bytes(queue),
+            ring..ring + ring_bytes,
+        ];
         let mut found = Vec::new();
         for region in self.memory.iter() {
             let Some(file) = region.file_offset() else {
@@ -155,10 +165,17 @@ impl Vandal<'_> {
             };
             let base = region.start_addr().raw_value();
             for extent in extents(file, region.len()) {
-                let (start, end) = (base + extent.start, base + extent.end);
-                found.push(start..end.min(spared));
-                found.push(start.max(spared_end)..end);
+                found.push(base + extent.start..base + extent.end);
             }
+        }
+        for each in spared {
+            found = found
+                .into_iter()
+                .flat_map(|range| {
+                    let before = range.start..range.end.min(each.start);
+                    [before, range.start.max(each.end)..range.end]
+                })
+                .collect();
         }
         found.retain(|each| !each.is_empty());
         found
@@ -195,6 +212,15 @@ impl Vandal<'_> {
         1
     }
 
+    /// Has each descriptor of the queue say that another one follows.
+    pub fn chain(&mut self, queue: &Queue) -> u64 {
+        let flags = (VRING_DESC_F_NEXT as u16).to_le_bytes();
+        for start in (0..table_bytes(queue)).step_by(size_of::<Descriptor>()) {
+            self.write(queue.desc_table() + start + DESCRIPTOR_FLAGS, &flags);
+        }
+        u64::from(queue.size())
+    }
+
     /// What is reported besides a request that is done: entries of the used ring, and how many
     /// more the ring's index claims.
     pub fn lies(&mut self, mode: Mode, done: Used, size: u16) -> (Vec<Used>, u16) {
@@ -209,6 +235,11 @@ impl Vandal<'_> {
             (_, _) => (vec![done], self.random.within(1..1 << 16) as u16),
         }
     }
+}
+
+/// Of the queue's own descriptors, not of a table of indirect ones.
+fn table_bytes(queue: &Queue) -> u64 {
+    u64::from(queue.size()) * size_of::<Descriptor>() as u64
 }
 
 /// Where a file has content.
