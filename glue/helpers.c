@@ -13,6 +13,7 @@
 #include <linux/jiffies.h>
 #include <linux/kmsan-checks.h>
 #include <linux/mm.h>
+#include <linux/page_ref.h>
 #include <linux/preempt.h>
 #include <linux/topology.h>
 
@@ -39,6 +40,16 @@ rust_helper_cc_swiotlb_copy_back(struct device *dev, phys_addr_t to, phys_addr_t
 __rust_helper phys_addr_t rust_helper_cc_swiotlb_page_to_phys(struct page *page)
 {
 	return page_to_phys(page);
+}
+
+/* Each page of a chunk has a count of its own, which is 1 for us. */
+__rust_helper bool rust_helper_cc_swiotlb_is_used(phys_addr_t phys, size_t size)
+{
+	struct page *page = phys_to_page(phys), *end = phys_to_page(phys + size - 1);
+
+	while (page <= end && page_ref_count(page) == 1)
+		page++;
+	return page <= end;
 }
 
 /* dma_get_min_align_mask() and dma_get_seg_boundary() in one call. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Lent memory for drivers, see include/linux/dma-lent.h.
+ * Lent memory for drivers, see include/linux/dma-lent.h; and for dm-crypt.
  */
 
 #include <linux/cc_swiotlb.h>
@@ -13,13 +13,24 @@
 #include <linux/iommu-dma.h>
 #include <linux/swiotlb.h>
 
-/* Whether dma-direct bounces private memory for a device, and that alone. */
-static bool bounces_private(struct device *dev)
+/**
+ * cc_swiotlb_bounces() - Whether private memory is bounced for a device.
+ * @dev: Device that does DMA.
+ *
+ * Return: %false as well if it does not go through dma-direct, or if what is
+ * lent is bounced too.
+ */
+bool cc_swiotlb_bounces(struct device *dev)
 {
-	return force_dma_unencrypted(dev) && !is_swiotlb_force_bounce(dev) &&
-		dev_is_dma_coherent(dev) && !use_dma_iommu(dev) &&
-		!get_dma_ops(dev);
+	return cc_swiotlb_enabled() && force_dma_unencrypted(dev) &&
+		!is_swiotlb_force_bounce(dev) && dev_is_dma_coherent(dev) &&
+		!use_dma_iommu(dev) && !get_dma_ops(dev);
 }
+EXPORT_SYMBOL_GPL(cc_swiotlb_bounces);
+
+/* Defined in lend.rs. */
+EXPORT_SYMBOL_GPL(cc_swiotlb_lend_buffer);
+EXPORT_SYMBOL_GPL(cc_swiotlb_take_back_buffer);
 
 /**
  * dma_alloc_lent() - Allocate memory that a device reaches without bouncing.
@@ -40,7 +51,7 @@ noinline void *dma_alloc_lent(struct device *dev, size_t size,
 {
 	phys_addr_t phys;
 
-	if (!cc_swiotlb_enabled() || !bounces_private(dev))
+	if (!cc_swiotlb_bounces(dev))
 		return NULL;
 	phys = cc_swiotlb_lend_pages(dev_to_node(dev), size, gfp);
 	if (!phys)

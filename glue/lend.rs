@@ -4,6 +4,7 @@
 //!
 //! The declarations are in include/linux/cc_swiotlb.h; `#[export]` checks them against these.
 
+use super::memory;
 use crate::pool::{
     address::Phys,
     lender::Lent, //
@@ -52,6 +53,32 @@ unsafe extern "C" fn __cc_swiotlb_lend_slot(size: usize) -> bindings::phys_addr_
 #[export]
 unsafe extern "C" fn __cc_swiotlb_take_back(addr: bindings::phys_addr_t, size: usize) -> bool {
     crate::pool().is_some_and(|pool| pool.take_back(Phys::new(addr), size))
+}
+
+/// Lends `size` bytes of a slot with whatever is in it, for pages that others may come to refer to. Any
+/// context but NMI.
+///
+/// # Safety
+///
+/// None: any number will do.
+#[export]
+unsafe extern "C" fn cc_swiotlb_lend_buffer(size: usize) -> bindings::phys_addr_t {
+    raw(crate::pool().and_then(|pool| pool.lend_as_it_is(size)))
+}
+
+/// Takes back what was lent at `addr`, at once or when nobody refers to its pages any more; returns
+/// whether the address is ours. Any context but NMI.
+///
+/// # Safety
+///
+/// As for [`__cc_swiotlb_take_back`], but for those who have references to the pages.
+#[export]
+unsafe extern "C" fn cc_swiotlb_take_back_buffer(
+    addr: bindings::phys_addr_t,
+    size: usize,
+) -> bool {
+    let addr = Phys::new(addr);
+    crate::pool().is_some_and(|pool| pool.take_back_unused(addr, size, memory::is_used))
 }
 
 /// Whether `size` bytes at `addr` are lent. Any context.

@@ -154,6 +154,13 @@ impl SharedMemory {
     }
 }
 
+/// Whether anybody but their owner refers to one of the pages that `bytes` bytes of ours at `addr` lie
+/// in. Any context.
+pub(crate) fn is_used(addr: Phys, bytes: usize) -> bool {
+    // SAFETY: Reads counts in the descriptions of pages, which memory of ours has.
+    unsafe { bindings::cc_swiotlb_is_used(addr.raw(), bytes) }
+}
+
 /// Milliseconds since boot. Any context but NMI.
 pub(crate) fn now_ms() -> u64 {
     // SAFETY: Reads a clock.

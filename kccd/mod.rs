@@ -172,6 +172,7 @@ impl Kccd {
     /// Sees how the pool stands, after telling it what the parameters ask for.
     fn look(&mut self) {
         self.state.view.now_ms = machine::now_ms();
+        self.pool.retry_deferred(machine::is_used);
         self.hear();
         let state = &mut self.state;
         let watermark = params::watermark();
@@ -319,7 +320,8 @@ impl Kccd {
                 .listen(low.min(it.unbound), timeout_ms.is_none().then_some(high));
         }
         // Something will be there before long.
-        if view.wanted_bytes > 0 || !self.holdings.leaving.is_empty() {
+        let is_waiting = !self.holdings.leaving.is_empty() || self.pool.has_deferred();
+        if view.wanted_bytes > 0 || is_waiting {
             return Some(timeout_ms.map_or(SOON_MS, |ms| ms.min(SOON_MS)));
         }
         timeout_ms

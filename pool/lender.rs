@@ -111,11 +111,20 @@ impl Pool {
         self.zeroed(self.take_slot(bytes))
     }
 
+    /// The same with whatever is in it, all of which the host has seen.
+    pub(crate) fn lend_as_it_is(&self, bytes: usize) -> Option<Lent<'_>> {
+        self.counted(self.take_slot(bytes))
+    }
+
     /// Zeroes what is about to be lent, or counts that nothing is.
     fn zeroed<'a>(&self, lent: Option<Lent<'a>>) -> Option<Lent<'a>> {
-        match &lent {
-            Some(lent) => bounce::zero_lent(lent),
-            None => self.stats.lend_refused.add(1),
+        self.counted(lent).inspect(bounce::zero_lent)
+    }
+
+    /// Counts if nothing is lent.
+    fn counted<'a>(&self, lent: Option<Lent<'a>>) -> Option<Lent<'a>> {
+        if lent.is_none() {
+            self.stats.lend_refused.add(1);
         }
         lent
     }

@@ -22,6 +22,7 @@ pub(crate) mod bell;
 mod cache;
 pub(crate) mod chunk;
 pub(crate) mod class;
+mod deferred;
 pub(crate) mod depot;
 pub(crate) mod directory;
 mod gate;
@@ -58,6 +59,7 @@ use address::Phys;
 use bell::Bell;
 use cache::CpuCaches;
 use class::SizeClass;
+use deferred::Deferred;
 use directory::Directory;
 use gate::Gates;
 use kernel::{
@@ -92,6 +94,7 @@ pub(crate) struct Pool {
     gates: Gates,
     /// By number, at least one.
     nodes: KVec<Pin<KBox<Node>>>,
+    deferred: Deferred,
     pub(crate) stats: Stats,
     pub(crate) refusals: Refusals,
     /// The kinds of misuse that were reported.
@@ -128,6 +131,7 @@ impl Pool {
                 }
                 made
             },
+            deferred: Deferred::new(),
             stats: Stats::default(),
             refusals: Refusals::default(),
             reported: [const { Atomic::new(false) }; KINDS],

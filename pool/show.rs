@@ -71,7 +71,7 @@ const fn number(name: &'static CStr, value: fn(&Pool) -> u64) -> File {
 }
 
 /// The files about all of the pool.
-pub(crate) static TOTALS: [File; 37] = [
+pub(crate) static TOTALS: [File; 38] = [
     number(c"shared_bytes", Pool::shared_bytes),
     number(c"peak_shared_bytes", |it| it.stats.peak_shared_bytes.get()),
     number(c"max_bytes", |_| params::max_bytes()),
@@ -127,6 +127,7 @@ pub(crate) static TOTALS: [File; 37] = [
     number(c"single_spans", |it| it.stats.single_spans.get()),
     number(c"lend_refused", |it| it.stats.lend_refused.get()),
     number(c"lend_oversize", |it| it.stats.lend_oversize.get()),
+    number(c"lend_deferred", |it| it.stats.lend_deferred.get()),
     number(c"misuse", |it| it.stats.misuse.get()),
 ];
 

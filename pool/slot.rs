@@ -132,7 +132,8 @@ fn word_of(mark: u64, shared: Phys, size: usize) -> u64 {
 /// # Invariants
 ///
 /// - `word` is [`FREE`], or [`word_of`] the mapping that owns the slot, with [`ENDING`]
-///   set while that is undone, or of what is lent from the slot on.
+///   set while that is undone, or of what is lent from the slot on, with [`ENDING`] set once its owner
+///   is done with it and others are not.
 /// - While a mapping owns the slot, `orig` is that mapping's original address.
 pub(crate) struct Slot {
     orig: Atomic<u64>,
@@ -250,6 +251,24 @@ impl Slot {
         let word = word_of(LENT, addr, bytes);
         // INVARIANT: Free again.
         bytes <= CHUNK_BYTES && self.word.cmpxchg(word, FREE, Full).is_ok()
+    }
+
+    /// Claims what is lent, if it is exactly this, for whoever takes it back later: it stays lent, and
+    /// nobody else will. That ends with [`Self::lend`].
+    pub(super) fn defer(&self, addr: Phys, bytes: usize) -> bool {
+        let word = word_of(LENT, addr, bytes);
+        // INVARIANT: Its owner is done with it.
+        bytes <= CHUNK_BYTES && self.word.cmpxchg(word, word | ENDING, Full).is_ok()
+    }
+
+    /// Keeps a number for the caller of [`Self::defer`], where a mapping has its original address.
+    pub(super) fn set_next(&self, next: u64) {
+        self.orig.store(next, Relaxed);
+    }
+
+    /// That number.
+    pub(super) fn next(&self) -> u64 {
+        self.orig.load(Relaxed)
     }
 
     /// How many bytes are lent from `addr` on, which lies in the slot; [`None`] if the first is not.

@@ -109,4 +109,6 @@ pub(crate) struct Stats {
     /// time.
     pub(crate) lend_refused: Counter,
     pub(crate) lend_oversize: Counter,
+    /// Times that lent memory was given back while somebody else referred to it.
+    pub(crate) lend_deferred: Counter,
 }

@@ -46,6 +46,27 @@ mod tests {
     }
 
     #[test]
+    fn buffer_is_lent_as_it_is() -> Result {
+        let mut kccd = kccd()?;
+        let pool = kccd.pool;
+        assert!(kccd.grow_node(0).is_ok());
+        // On one CPU, whose stack gives what it was given last.
+        let irq = local_interrupt_disable();
+        let found = [0, 0xa5].map(|byte| {
+            let lent = pool.lend_as_it_is(SZ_4K)?;
+            let is_kept = lent.is_filled_with(byte);
+            lent.fill(0xa5);
+            Some(is_kept)
+        });
+        pool.drain(None);
+        drop(irq);
+        assert!(found.iter().all(|it| *it == Some(true)));
+        assert_eq!(kccd.remove(0), CHUNK_BYTES);
+        assert_eq!(make_private(&mut kccd), Some(true));
+        Ok(())
+    }
+
+    #[test]
     fn chunk_stays_as_long_as_a_page_is_lent() -> Result {
         let mut kccd = kccd()?;
         let pool = kccd.pool;

@@ -2,6 +2,7 @@
 
 //! Tests of the supply: spans and slots without memory, which are only counted.
 
+mod deferred;
 mod depot;
 mod help;
 mod lender;

@@ -77,6 +77,7 @@ values! {
     counter fallback_early: "Mappings left to the legacy pool before the allocator had started",
     counter lend_refused: "Times that no memory was ready to be lent",
     counter lend_oversize: "Times that more was asked for than is lent",
+    counter lend_deferred: "Times that lent memory was given back while others used it",
     counter refused: "Mappings that were refused",
     counter conversions: "Conversions from private to shared memory",
     counter conversion_bytes: "Memory that was converted from private to shared",

@@ -50,6 +50,7 @@ HEALTHY = {
     "fallback_early": 5,
     "lend_refused": 0,
     "lend_oversize": 1,
+    "lend_deferred": 0,
     "refused": 0,
     "refused_reason": "none",
     "conversions": 17,

@@ -13,6 +13,7 @@ KUNIT = "kunit.enable=1 kunit.autorun=1 kunit.filter_glob=cc_swiotlb*"
 SUITES = {
     "cc_swiotlb_bell",
     "cc_swiotlb_class",
+    "cc_swiotlb_deferred",
     "cc_swiotlb_depot",
     "cc_swiotlb_directory",
     "cc_swiotlb_gate",

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lent slots that their owner gives back while somebody else still refers to their pages: a network
+//! card may hold a page until the other side has acknowledged it, long after the request is over.
+//!
+//! Such a slot stays lent, and kccd looks again until nobody refers to it. A new reference is only made
+//! by somebody who has one: so a page that nobody but its owner refers to stays so.
+//!
+//! They are a stack that is linked through their records. Anybody pushes, without a lock and without
+//! allocating; kccd takes all of them at a time, so that nothing is popped that has been pushed again
+//! in the meantime.
+
+use super::{
+    address::Phys,
+    slot::Slot,
+    span::Span,
+    Pool, //
+};
+use kernel::sync::atomic::{
+    Atomic,
+    Full,
+    Relaxed, //
+};
+
+/// Below the last one: no address that is ours.
+const END: u64 = u64::MAX;
+
+/// The stack.
+///
+/// # Invariants
+///
+/// `top`, and from there the link of each record, is the address of a slot whose record is claimed by
+/// [`Slot::defer`], up to [`END`].
+pub(super) struct Deferred {
+    top: Atomic<u64>,
+}
+
+impl Deferred {
+    /// An empty stack.
+    pub(super) const fn new() -> Self {
+        // INVARIANT: Empty.
+        Self {
+            top: Atomic::new(END),
+        }
+    }
+
+    /// Pushes the slot at `addr`, whose record the caller has claimed.
+    fn push(&self, addr: Phys, slot: &Slot) {
+        let mut top = self.top.load(Relaxed);
+        loop {
+            slot.set_next(top);
+            // INVARIANT: It links to what was the top. Full: it is on the stack before the bell is
+            // looked at, see `Pool::retry_deferred()`.
+            match self.top.cmpxchg(top, addr.raw(), Full) {
+                Ok(_) => return,
+                Err(now) => top = now,
+            }
+        }
+    }
+}
+
+impl Pool {
+    /// As [`Pool::take_back`], but while `is_used` says of its address and size that others refer to
+    /// it, the memory stays lent.
+    pub(crate) fn take_back_unused(
+        &self,
+        addr: Phys,
+        bytes: usize,
+        is_used: impl Fn(Phys, usize) -> bool,
+    ) -> bool {
+        let Some(span) = self.directory.get(addr) else {
+            return false;
+        };
+        if !is_used(addr, bytes) || !self.defer(span, addr, bytes) {
+            self.take_back(addr, bytes);
+        }
+        true
+    }
+
+    /// Leaves it to kccd to take back what is lent at `addr`. Returns whether exactly this is lent.
+    #[cold]
+    fn defer(&self, span: &Span, addr: Phys, bytes: usize) -> bool {
+        let found = span.slot_at(addr);
+        let Some((slot, _)) = found.filter(|(slot, _)| slot.slot.defer(addr, bytes)) else {
+            return false;
+        };
+        self.stats.lend_deferred.add(1);
+        self.deferred.push(addr, slot.slot);
+        self.bell.ring();
+        true
+    }
+
+    /// Takes back what is deferred and not used any more. To be called by kccd.
+    ///
+    /// Whoever pushes and finds the bell rung is heard: kccd silences it before it comes here.
+    pub(crate) fn retry_deferred(&self, is_used: impl Fn(Phys, usize) -> bool) {
+        let mut next = self.deferred.top.xchg(END, Full);
+        while let Some((slot, bytes)) = self.deferred_at(Phys::new(next)) {
+            let addr = Phys::new(next);
+            next = slot.next();
+            if is_used(addr, bytes) {
+                self.deferred.push(addr, slot);
+            } else {
+                slot.lend(addr, bytes);
+                self.take_back(addr, bytes);
+            }
+        }
+    }
+
+    /// The record at `addr`, and how much is lent there; [`None`] at [`END`].
+    fn deferred_at(&self, addr: Phys) -> Option<(&'static Slot, usize)> {
+        let (slot, _) = self.directory.get(addr)?.slot_at(addr)?;
+        Some((slot.slot, slot.slot.lent_from(addr)?))
+    }
+
+    /// Whether anything is deferred.
+    pub(crate) fn has_deferred(&self) -> bool {
+        self.deferred.top.load(Relaxed) != END
+    }
+}
