@@ -28,8 +28,33 @@ bool cc_swiotlb_bounces(struct device *dev)
 }
 EXPORT_SYMBOL_GPL(cc_swiotlb_bounces);
 
-/* Defined in lend.rs. */
+/**
+ * cc_swiotlb_lend_buffer() - Lend a buffer whose pages others may refer to.
+ * @size: Size in bytes.
+ *
+ * It contains what the host has seen before. Any context but NMI.
+ *
+ * Return: Physical address, or 0 if there is none.
+ */
+phys_addr_t cc_swiotlb_lend_buffer(size_t size)
+{
+	return __cc_swiotlb_lend_buffer(size);
+}
 EXPORT_SYMBOL_GPL(cc_swiotlb_lend_buffer);
+
+/**
+ * cc_swiotlb_take_back_buffer() - Take it back once nobody refers to its pages.
+ * @addr: What cc_swiotlb_lend_buffer() returned, or any other address.
+ * @size: Size in bytes, as it was lent.
+ *
+ * Any context but NMI.
+ *
+ * Return: Whether the address is one of cc_swiotlb.
+ */
+bool cc_swiotlb_take_back_buffer(phys_addr_t addr, size_t size)
+{
+	return __cc_swiotlb_take_back_buffer(addr, size);
+}
 EXPORT_SYMBOL_GPL(cc_swiotlb_take_back_buffer);
 
 /**

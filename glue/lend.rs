@@ -62,7 +62,7 @@ unsafe extern "C" fn __cc_swiotlb_take_back(addr: bindings::phys_addr_t, size: u
 ///
 /// None: any number will do.
 #[export]
-unsafe extern "C" fn cc_swiotlb_lend_buffer(size: usize) -> bindings::phys_addr_t {
+unsafe extern "C" fn __cc_swiotlb_lend_buffer(size: usize) -> bindings::phys_addr_t {
     raw(crate::pool().and_then(|pool| pool.lend_as_it_is(size)))
 }
 
@@ -73,7 +73,7 @@ unsafe extern "C" fn cc_swiotlb_lend_buffer(size: usize) -> bindings::phys_addr_
 ///
 /// As for [`__cc_swiotlb_take_back`], but for those who have references to the pages.
 #[export]
-unsafe extern "C" fn cc_swiotlb_take_back_buffer(
+unsafe extern "C" fn __cc_swiotlb_take_back_buffer(
     addr: bindings::phys_addr_t,
     size: usize,
 ) -> bool {

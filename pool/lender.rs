@@ -4,7 +4,7 @@
 //!
 //! Pages, for long, come from spans of their own; a slot, for a moment, is an ordinary one whose record
 //! says that it is lent. Neither is ever a reference here: what a caller does with the memory, and what
-//! the host does with it, decides nothing. See "Lent memory" in design.rst.
+//! the host does with it, decides nothing. See lending.rst.
 
 use super::{
     address::Phys,

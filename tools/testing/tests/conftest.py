@@ -29,6 +29,7 @@ ORDER = (
     "test_parameters",
     "test_trace",
     "test_io",
+    "test_dm_crypt",
     "test_giveback",
     "test_numa",
     "test_load",

@@ -160,7 +160,7 @@ def test_patches_are_small():
     for path in vm.ROOT.glob("patches/*/*.patch"):
         text = path.read_text(encoding="utf-8")
         changed += len(re.findall(r"^[+-](?![+-])", text, re.M))
-    assert 0 < changed < 720, f"{changed} lines changed"
+    assert 0 < changed < 880, f"{changed} lines changed"
 
 
 def _rust_tool(name: str) -> str:
