@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What is done without a lock, in every order that the memory model allows."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import vm
+from lib import cache
+
+# Of the pool's sources, what the models are about.
+SOURCES = [
+    "tools/testing/models",
+    *(f"pool/{name}.rs" for name in ("address", "class", "deferred", "slot")),
+]
+# Each ordering that the sources state, made weaker: the models notice. But for that of
+# free(): whoever takes the slot next has it by a lock.
+WEAKER = {
+    "begin_address": ("slot", "self.orig.store(mapping.orig.raw(), Release)"),
+    "begin_word": ("slot", "self.word.store(word, Release)"),
+    "handed_over": ("slot", "smp_mb(Write);\n    }\n\n    /// What the record says"),
+    "sync_first": ("slot", "self.word.load(Acquire)"),
+    "sync_second": ("slot", "smp_mb(Read);"),
+    "claim": ("slot", "self.word.cmpxchg(word, word | ENDING, Acquire).ok()?"),
+    "push": ("deferred", "self.top.cmpxchg(top, addr.raw(), Full)"),
+    "take": ("deferred", "self.deferred.top.xchg(END, Full)"),
+}
+
+
+def _cargo(sources: Path, command: str) -> subprocess.CompletedProcess:
+    folder = sources.parent
+    settings = {
+        "CARGO_HOME": str(folder / "cargo"),
+        "CARGO_TARGET_DIR": str(folder / "target"),
+    }
+    return subprocess.run(
+        ["cargo", *command.split()],
+        cwd=sources / SOURCES[0],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def sources():
+    """A copy with the same folders. Its path is always the same.
+
+    cargo knows files outside of a package by their paths, and would look at those of
+    another copy.
+    """
+    folder = cache.root() / "rust" / "models" / "sources"
+    with cache.lock("models"):
+        shutil.rmtree(folder, ignore_errors=True)
+        for name in SOURCES:
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if (vm.ROOT / name).is_dir():
+                shutil.copytree(vm.ROOT / name, place)
+            else:
+                shutil.copy(vm.ROOT / name, place)
+        yield folder
+
+
+def test_clippy(sources):
+    """clippy has nothing to say."""
+    done = _cargo(sources, "clippy --quiet --release --tests -- -D warnings")
+    assert done.returncode == 0, done.stderr
+
+
+def test_all_orders(sources):
+    """Nothing is lost, mixed or had by two in any of them."""
+    done = _cargo(sources, "test --release")
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.search(r"^test result: ok. (\d+) passed", done.stdout, re.M)
+    assert int(passed[1]) >= 8, done.stdout
+
+
+@pytest.mark.parametrize("name", WEAKER)
+def test_orderings_are_needed(name, sources):
+    """With a weaker one in its place a model fails."""
+    file, words = WEAKER[name]
+    path = sources / f"pool/{file}.rs"
+    text = path.read_text(encoding="utf-8")
+    assert text.count(words) == 1, words
+    weaker = re.sub("Release|Acquire|Full", "Relaxed", words)
+    weaker = re.sub(r"smp_mb\(\w+\);", "", weaker)
+    assert weaker != words
+    path.write_text(text.replace(words, weaker), encoding="utf-8")
+    done = _cargo(sources, "test --release")
+    assert "test result: FAILED" in done.stdout, done.stdout + done.stderr
