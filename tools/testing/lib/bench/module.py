@@ -45,11 +45,11 @@ class Time:
     """Why it could not be measured."""
 
 
-def build(kernel: Kernel, folder: Path) -> Path:
-    """Builds the module for a kernel, in `folder`."""
+def build(kernel: Kernel, folder: Path, source: Path = SOURCE) -> Path:
+    """Builds the module for a kernel, or that of another folder, in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     result = subprocess.run(
-        ["make", "-C", str(kernel.folder), f"M={SOURCE}", f"MO={folder}"]
+        ["make", "-C", str(kernel.folder), f"M={source}", f"MO={folder}"]
         + [*kernel.make_arguments(), "modules"],
         env=toolchain.environment(),
         capture_output=True,
@@ -58,8 +58,8 @@ def build(kernel: Kernel, folder: Path) -> Path:
     )
     if result.returncode:
         said = (result.stdout + result.stderr)[-3000:]
-        raise Failure(f"{said}\nthe benchmark module did not build")
-    return folder / f"{NAME}.ko"
+        raise Failure(f"{said}\nthe module of {source} did not build")
+    return folder / f"cc_swiotlb_{source.name.removeprefix('dma_')}.ko"
 
 
 def parse(text: str) -> dict[Case, Time]:

@@ -53,20 +53,19 @@ class Result:
     stats: dict[str, str]
 
 
-def _root(machine: Machine, parameters: str, root: Path) -> None:
+def furnish(machine: Machine, root: Path, init: str) -> None:
+    """Puts into a root folder what `init` needs: busybox and the module."""
     for name in ("proc", "sys", "dev"):
         (root / name).mkdir()
     shutil.copyfile(initramfs.busybox(), root / "busybox")
     shutil.copyfile(machine.module, root / machine.module.name)
-    (root / "parameters").write_text(parameters)
-    init = INIT.format(module=module.NAME, results=module.RESULTS)
     (root / "init").write_text(init)
     for name in ("busybox", "init"):
         (root / name).chmod(0o755)
 
 
-def _start(machine: Machine, root: Path, timeout_s: float) -> str:
-    """Runs the kernel to its end; returns its console."""
+def start(machine: Machine, root: Path, timeout_s: float) -> str:
+    """Runs the kernel to its end, with `init` of a root folder; returns its console."""
     words = [str(machine.kernel.image), f"mem={machine.memory}", "seccomp=on"]
     words += ["root=/dev/root", "rootfstype=hostfs", f"rootflags={root}", "rw"]
     words += ["init=/init", "con=null", "con0=null,fd:1", "panic=1", "swiotlb=force"]
@@ -102,8 +101,10 @@ def run(machine: Machine, parameters: str, timeout_s: float = 300) -> Result:
     """Loads the module with these parameters in a kernel of its own."""
     with tempfile.TemporaryDirectory(prefix="cc-swiotlb-uml-") as name:
         root = Path(name)
-        _root(machine, parameters, root)
-        console = _start(machine, root, timeout_s)
+        init = INIT.format(module=module.NAME, results=module.RESULTS)
+        furnish(machine, root, init)
+        (root / "parameters").write_text(parameters)
+        console = start(machine, root, timeout_s)
         results = root / "results"
         if not results.exists() or not results.stat().st_size:
             raise Failure(f"{console[-3000:]}\nthe benchmark module left no results")
