@@ -475,3 +475,79 @@ def test_deferred_pages_come_back(hold):
     result = _hold(hold)
     assert result.count("mapped") == result.count("unmapped")
     assert result.count("misuse") == 0
+
+
+# Time stamps that count instructions, but for those in which the only CPU was idle.
+BUSY = r"""
+/^#/ { next }
+{
+	for (i = 1; i <= NF; i++) if ($i ~ /^[0-9]+:$/) break
+	now = $i + 0
+	if (!first) first = now
+	if (idle) { gaps += now - idle; idle = 0 }
+	if (/cpu_idle: state=[0-9] /) idle = now
+	last = now
+}
+END { print "instructions " what ": " int((last - first - gaps) / count) }
+"""
+EVENTS = (
+    "power/cpu_idle",
+    "irq/irq_handler_entry",
+    "irq_vectors/local_timer_entry",
+    "irq_vectors/reschedule_entry",
+)
+REQUESTS = 200
+
+
+@vm.once
+def _instructions() -> dict[str, int]:
+    """What a request takes, with dd and the driver: on each device, of each size."""
+    enable = "; ".join(f"echo $1 >events/{event}/enable" for event in EVENTS)
+    inline = "no_read_workqueue no_write_workqueue"
+    tables = {
+        "linear": f"0 {SECTORS} linear {DISK} 0",
+        "lent": _table("aes-xts-plain64", 64, inline, "/dev/nvme1n1"),
+        # What is not right below has private pages.
+        "private": _table("aes-xts-plain64", 64, inline, "/dev/mapper/linear"),
+    }
+    result = vm.run(
+        f"""
+{SETUP}
+{"; ".join(_create(name, table) for name, table in tables.items())}
+# The disk itself is in use.
+ln -s ../nvme2n1 /dev/mapper/disk
+echo x86-tsc >trace_clock
+events() {{ {enable}; }}
+for name in disk linear lent private; do for bs in 4k 128k; do for op in read write; do
+	echo >trace
+	events 1
+	dd="dd bs=$bs count={REQUESTS}"
+	case $op in
+	read) $dd if=/dev/mapper/$name of=/dev/null iflag=direct 2>/dev/null ;;
+	write) $dd if=/dev/zero of=/dev/mapper/$name oflag=direct 2>/dev/null ;;
+	esac
+	events 0
+	awk -v what="$name $op $bs" -v count={REQUESTS} '{BUSY}' trace
+done; done; done
+""",
+        *("--nvme", "3", "--blk", "0", "--null-ms", "0", "--cpus", "1"),
+        *("--accel", "tcg,thread=single"),
+        *("--qemu-append", "-icount shift=0,sleep=off"),
+    )
+    found = re.findall(r"^instructions (.*): (\d+)$", result.stdout, re.M)
+    assert len(found) == 16, result.tail()
+    return {what: int(count) for what, count in found}
+
+
+def test_fewer_instructions(capsys):
+    """With lent memory a request takes fewer than if it is bounced, large or small."""
+    counts = _instructions()
+    for size in ("4k", "128k"):
+        for op in ("read", "write"):
+            what = f"{op} {size}"
+            below = counts[f"linear {what}"] - counts[f"disk {what}"]
+            private = counts[f"private {what}"] - below
+            lent = counts[f"lent {what}"]
+            with capsys.disabled():
+                print(f"\n{what}: {lent} instructions, {private} bounced", end="")
+            assert lent < private * 0.95, what
