@@ -59,8 +59,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--hostile-seconds",
         type=int,
-        default=50,
-        help="for how long each guest of test_untrusted has hostile devices, 50",
+        default=30,
+        help="for how long each guest of test_untrusted has hostile devices, 30",
     )
 
 
