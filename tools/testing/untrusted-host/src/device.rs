@@ -220,22 +220,16 @@ impl Device {
                 self.set_status(&request, status, memory);
                 publish(memory, queue, &[done], 0);
             }
-            Mode::Change | Mode::Scribble => {
+            Mode::Change | Mode::Scribble | Mode::Chain => {
                 self.transfer(&request, memory, u64::MAX);
-                let change = self.mode == Mode::Change;
+                let mode = self.mode;
                 let mut vandal = self.vandal(memory);
-                let events = if change {
-                    vandal.change(&request)
-                } else {
-                    vandal.scribble_request(&request, queue)
+                let events = match mode {
+                    Mode::Change => vandal.change(&request),
+                    Mode::Chain => vandal.chain(queue),
+                    _ => vandal.scribble_request(&request, queue),
                 };
                 // One is counted below.
-                self.report.hostile_events += events - 1;
-                publish(memory, queue, &[done], 0);
-            }
-            Mode::Chain => {
-                self.transfer(&request, memory, u64::MAX);
-                let events = self.vandal(memory).chain(queue);
                 self.report.hostile_events += events - 1;
                 publish(memory, queue, &[done], 0);
             }

@@ -154,10 +154,7 @@ impl Vandal<'_> {
     fn everything(&self, queue: &Queue) -> Vec<Range<u64>> {
         let (table, ring) = (queue.desc_table(), queue.avail_ring());
         let ring_bytes = RING_HEADER + (u64::from(queue.size()) + 1) * AVAILABLE_BYTES;
-        let spared = [
-            table..table + table_bytes(queue),
-            ring..ring + ring_bytes,
-        ];
+        let spared = [table..table + table_bytes(queue), ring..ring + ring_bytes];
         let mut found = Vec::new();
         for region in self.memory.iter() {
             let Some(file) = region.file_offset() else {
