@@ -47,19 +47,18 @@ pub fn growth(rate: f64) -> String {
 pub fn time(ms: u64) -> String {
     // Up to the year 9999.
     let second = ms.min(253_402_300_799_999) / 1000;
-    let (mut day, second) = (second / 86_400, second % 86_400);
-    let (mut year, mut month) = (1970, 0);
+    let (mut day, second) = (second / 86_400 + 1, second % 86_400);
+    let (mut year, mut month) = (1970, 1);
     loop {
         let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
         let february = if leap { 29 } else { 28 };
-        let length = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month];
-        if day < length {
+        let length = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month - 1];
+        if day <= length {
             break;
         }
         day -= length;
-        (year, month) = (year + month / 11, (month + 1) % 12);
+        (year, month) = (year + month / 12, month % 12 + 1);
     }
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let (month, day) = (month + 1, day + 1);
     format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
 }

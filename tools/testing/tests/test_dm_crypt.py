@@ -497,6 +497,8 @@ EVENTS = (
     "irq_vectors/reschedule_entry",
 )
 REQUESTS = 200
+# Of which the least counts: what else the CPU does now and then is in them as well.
+ROUNDS = 4
 
 
 @vm.once
@@ -510,6 +512,7 @@ def _instructions() -> dict[str, int]:
         # What is not right below has private pages.
         "private": _table("aes-xts-plain64", 64, inline, "/dev/mapper/linear"),
     }
+    ops = "read write " * ROUNDS
     result = vm.run(
         f"""
 {SETUP}
@@ -518,7 +521,7 @@ def _instructions() -> dict[str, int]:
 ln -s ../nvme2n1 /dev/mapper/disk
 echo x86-tsc >trace_clock
 events() {{ {enable}; }}
-for name in disk linear lent private; do for bs in 4k 128k; do for op in read write; do
+for name in disk linear lent private; do for bs in 4k 128k; do for op in {ops}; do
 	echo >trace
 	events 1
 	dd="dd bs=$bs count={REQUESTS}"
@@ -535,8 +538,11 @@ done; done; done
         *("--qemu-append", "-icount shift=0,sleep=off"),
     )
     found = re.findall(r"^instructions (.*): (\d+)$", result.stdout, re.M)
-    assert len(found) == 16, result.tail()
-    return {what: int(count) for what, count in found}
+    assert len(found) == 16 * ROUNDS, result.tail()
+    counts: dict[str, int] = {}
+    for what, count in found:
+        counts[what] = min(int(count), counts.get(what, int(count)))
+    return counts
 
 
 def test_fewer_instructions(capsys):
