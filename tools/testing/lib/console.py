@@ -18,6 +18,9 @@ HANG = re.compile(
     r"|workqueue lockup"
 )
 PANIC = re.compile(r"Kernel panic - not syncing")
+# A breakpoint stands in for a jump while that is patched. All CPUs are told when it is
+# over, but one that QEMU emulates may run into it then, once in thousands of boots.
+BREAKPOINT = re.compile(r"Oops: int3:")
 
 TAIL_LINES = 40
 
@@ -43,6 +46,10 @@ class Console:
         if self._rest:
             self._line(self._rest.decode(errors="replace"))
             self._rest = b""
+
+    def ran_into_breakpoint(self) -> bool:
+        """Whether the kernel panicked for a breakpoint that nobody has set."""
+        return bool(self.panic) and any(map(BREAKPOINT.search, self.complaints))
 
     def _line(self, line: str) -> None:
         self.tail.append(line)

@@ -47,8 +47,8 @@ class Aborted(Exception):
     """QEMU gave up, by an assertion of its own, while the guest was booting.
 
     As it does when one CPU runs code while another one sets up a PCI device:
-    "iotlb_to_section: Assertion". Nothing of that is the guest's fault, nor has its
-    command been started.
+    "iotlb_to_section: Assertion". Or it let a CPU run into a jump that is patched, see
+    console.py. Nothing of that is the guest's fault, nor has its command been started.
     """
 
 
@@ -250,6 +250,8 @@ class Session:
         complaint = process.communicate()[0].decode(errors="replace").strip()
         if process.returncode == -signal.SIGABRT and not self._started:
             raise Aborted(f"QEMU gave up before the command began: {complaint}")
+        if self._console.ran_into_breakpoint() and not self._started:
+            raise Aborted("QEMU ran into a patched jump before the command began")
         return self._verdict(outcome, process.returncode, complaint, log_name)
 
     def _watch(

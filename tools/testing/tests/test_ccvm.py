@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import vm
+from lib import console
 
 
 def test_status_and_streams(tmp_path):
@@ -159,6 +160,23 @@ def _qemu(ccvm: int) -> int:
             if "qemu-system" in words[0] and "-kernel" in words:
                 return int(child)
     return 0
+
+
+@pytest.mark.parametrize(
+    "oops,panic,found",
+    [
+        ("Oops: int3: 0000 [#1] SMP", "Kernel panic - not syncing: Fatal", True),
+        ("Oops: int3: 0000 [#1] SMP", "", False),
+        ("Oops: 0002 [#1] SMP", "Kernel panic - not syncing: Fatal", False),
+        ("", "Kernel panic - not syncing: int3:", False),
+    ],
+)
+def test_breakpoint_that_is_gone(oops, panic, found):
+    """It is told from all other panics."""
+    seen = console.Console()
+    seen.feed(f"[    1.3] {oops}\r\n[    1.4] {panic}\r\n".encode())
+    seen.finish()
+    assert seen.ran_into_breakpoint() == found
 
 
 @pytest.mark.parametrize("times,status", [(1, 0), (3, 125)])
