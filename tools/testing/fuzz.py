@@ -58,7 +58,11 @@ def _try(
     )
     native.furnish(machine, root, init)
     shutil.copytree(TORTURE, root / "torture")
-    console = native.start(machine, root, seconds + 120)
+    try:
+        console = native.start(machine, root, seconds + 120)
+    except Failure as hang:
+        # That is a finding as well.
+        return str(hang)
     said = root / "said"
     return said.read_text(errors="replace") if said.exists() else console
 

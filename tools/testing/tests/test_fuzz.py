@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """What `make fuzz` takes for passed."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import fuzz
 import pytest
+from lib.failure import Failure
 
 PASSED = """\
 torture: operations: 4711
@@ -31,3 +35,18 @@ def test_passed():
 def test_failed(said):
     """Whatever else the kernel has to say is a failure."""
     assert not fuzz.operations_of(said)
+
+
+def test_hang_is_kept(monkeypatch, tmp_path):
+    """A kernel that does not end is a finding, and does not end the search."""
+
+    def start(*_):
+        raise Failure("console\nthe kernel did not end within 140 s")
+
+    monkeypatch.setattr(fuzz.native, "furnish", lambda *_: None)
+    monkeypatch.setattr(fuzz.native, "start", start)
+    monkeypatch.setattr(fuzz.kernel, "build", lambda _: None)
+    monkeypatch.setattr(fuzz.module, "build", lambda *_: Path("torture.ko"))
+    options = {"minutes": 0, "seed": 7, "seconds": 20, "more": "", "output": tmp_path}
+    assert fuzz.fuzz(SimpleNamespace(**options)) == 1
+    assert "did not end" in (tmp_path / "seed-7").read_text()

@@ -16,8 +16,9 @@ SOURCES = [
     "tools/testing/models",
     *(f"pool/{name}.rs" for name in ("address", "class", "deferred", "slot")),
 ]
-# Each ordering that the sources state, made weaker: the models notice. But for that of
-# free(): whoever takes the slot next has it by a lock.
+# What a mapping's begin, sync and claim and the stack of deferred slots rely on, made
+# weaker: the models notice. Not here are free(), after which the slot is had by a lock,
+# claim_any(), and what lends and takes back.
 WEAKER = {
     "begin_address": ("slot", "self.orig.store(mapping.orig.raw(), Release)"),
     "begin_word": ("slot", "self.word.store(word, Release)"),
