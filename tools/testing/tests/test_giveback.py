@@ -173,25 +173,29 @@ def test_bounded_by_what_is_shared():
 
 
 def test_memory_pressure():
-    """A shrinker gives back at once what would have stayed for an hour."""
+    """A shrinker gives back at once what would have stayed for an hour.
+
+    Memory that is short asks more than once; what CPUs hold comes home meanwhile.
+    """
     result = _run(
         f"""
 before=$(shared); echo "before: $before"
 load; sleep 3
 echo "grown: $(shared)"
-echo 2 >/proc/sys/vm/drop_caches
-back $((before + 2 * {CHUNK_BYTES})) 50
+for n in 1 2 3; do
+	echo 2 >/proc/sys/vm/drop_caches
+	back $before 10
+done
 """,
         *("--append", "cc_swiotlb.idle_ms=3600000"),
     )
     before = int(vm.lines(result.stdout, "^before: ")[0].split()[1])
     grown = int(vm.lines(result.stdout, "^grown: ")[0].split()[1])
-    shared, start, end = map(float, vm.lines(result.stdout, "^back: ")[0].split()[1:])
+    backs = [line.split()[1:] for line in vm.lines(result.stdout, "^back: ")]
     assert grown > 1.3 * before, "it came back by itself"
-    # To two chunks: what a CPU holds again by now keeps a span of one, and what was
-    # lent for the drivers' lists, of which they gave nothing back, of another.
-    assert shared <= before + 2 * CHUNK_BYTES, result.tail()
-    assert end - start < 4, result.tail()
+    # To a chunk: what was lent for the drivers' lists, of which they gave nothing back.
+    assert int(backs[-1][0]) <= before + CHUNK_BYTES, result.tail()
+    assert float(backs[-1][2]) - float(backs[0][1]) < 4, result.tail()
 
 
 def test_dead_cpu():

@@ -170,6 +170,25 @@ def test_errors_are_seen():
     assert vm.lines(result.console, rf"I/O error, dev vda, sector {BAD_SECTOR} ")
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_short_of_memory(layout):
+    """A request that cannot be mapped is tried again: it is no error of the disk's."""
+    result = vm.run(
+        f"""
+{vm.wait_ready()}
+fio --name=short --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=32 \\
+	--size=32M --rw=write --bs=512k --verify=crc32c --do_verify=1 >/tmp/fio 2>&1
+echo "fio: $?"
+{vm.counters()}
+""",
+        *("--nvme", "0", "--blk", "1", "--latency-ms", "20", *LAYOUTS[layout]),
+        *("--append", "cc_swiotlb.max=4M cc_swiotlb.watermark=1M"),
+    )
+    assert result.count("refused") > 0, result.tail()
+    assert "fio: 0" in result.stdout, result.tail()
+    assert not vm.lines(result.console, "I/O error")
+
+
 def test_nothing_to_lend():
     """At its cap there is nothing for the last disk: it maps all, and loses nothing.
 
