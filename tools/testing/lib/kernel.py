@@ -71,6 +71,7 @@ CONFIGS = {
 FLAVOURS = {
     "guest": Flavour(("base", "guest")),
     "debug": Flavour(("base", "guest", "debug")),
+    "kcsan": Flavour(("base", "guest", "kcsan")),
     "uml": _native("uml-dynamic"),
     "uml-static": _native(),
     "uml-smp": _native("uml-dynamic", "uml-smp"),
