@@ -48,6 +48,11 @@ ORDER = (
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Says what the marks mean."""
+    config.addinivalue_line("markers", "alone: compares times; nothing runs beside it")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of single tests, for runs that take longer than all tests may."""
     parser.addoption(

@@ -142,6 +142,7 @@ def test_samples_are_read():
     assert less.refused_again() == 6
 
 
+@pytest.mark.alone
 class TestSlowHost:
     """260 us for a page, so that 160 MiB take eleven seconds."""
 
@@ -187,6 +188,7 @@ class TestSlowHost:
         _require(targets.not_in_vain(_slow("cc", 0).figures()))
 
 
+@pytest.mark.alone
 class TestAgain:
     """23 us for a page; the burst comes back every 20 s."""
 

@@ -178,7 +178,7 @@ def test_memory_pressure():
     Memory that is short asks more than once; what CPUs hold comes home meanwhile.
     """
     result = _run(
-        f"""
+        """
 before=$(shared); echo "before: $before"
 load; sleep 3
 echo "grown: $(shared)"
@@ -261,6 +261,7 @@ echo '=== events'; grep 'cc_swiotlb_giveback:' /sys/kernel/tracing/trace
     )
 
 
+@pytest.mark.alone
 def test_priced():
     """Unless told otherwise, a thousandth of the time is spent on giving back."""
     result = _priced()
