@@ -68,24 +68,31 @@ impl Pool {
     /// [`NotMade::Refused`] if the class is closed: nothing was tried, and nothing should be.
     #[inline]
     pub(super) fn take(&self, class: SizeClass) -> Result<Found, NotMade> {
+        self.take_within(class, reserve(class))
+    }
+
+    /// The same within `reach`. [`Reach::Ready`], for those who have another way, leaves not only the
+    /// reserve to others, but all of a class that is closed.
+    #[inline]
+    pub(super) fn take_within(&self, class: SizeClass, reach: Reach) -> Result<Found, NotMade> {
         match self.at_hand(class) {
             Some(slot) => Ok((slot, class)),
-            None => self.take_slow(class),
+            None => self.take_slow(class, reach),
         }
     }
 
     /// This CPU's stack of `class` is empty.
     #[cold]
     #[inline(never)]
-    fn take_slow(&self, class: SizeClass) -> Result<Found, NotMade> {
+    fn take_slow(&self, class: SizeClass, reach: Reach) -> Result<Found, NotMade> {
         let may_take = || glue::in_interrupt() || self.gates.admit(class, self.moment(class));
-        if self.gates.is_closed(class) && !may_take() {
+        if self.gates.is_closed(class) && (reach == Reach::Ready || !may_take()) {
             return Err(NotMade::Refused);
         }
         let found = self
             .take_from(class, Reach::Ready)
             .or_else(|| self.take_larger(class, Reach::Surplus))
-            .or_else(|| self.take_from(class, reserve(class)));
+            .or_else(|| self.take_from(class, reach));
         let has_news = |node: &Node| node.stock.has_news() || node.depot(class).is_low();
         if self.nodes().any(has_news) {
             // Only now, with interrupts enabled as they were: otherwise the thread that is woken has

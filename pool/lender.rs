@@ -149,7 +149,7 @@ impl Pool {
     /// Takes a slot that is not zeroed yet.
     pub(super) fn take_slot(&self, bytes: usize) -> Option<Lent<'_>> {
         let class = SizeClass::reaching(bytes.checked_sub(1)?)?;
-        let (slot, _) = self.take(class).ok()?;
+        let (slot, _) = self.take_within(class, Reach::Ready).ok()?;
         self.stats.lent_slot_bytes.add(bytes as u64);
         Some(self.lend(slot, bytes))
     }

@@ -15,7 +15,9 @@ use crate::pool::{
     },
     help::Found,
     span::FreeSlot,
-    NotMade, //
+    stock::Reach,
+    NotMade,
+    Pool, //
 };
 use kernel::{
     interrupt::local_interrupt_disable,
@@ -84,6 +86,23 @@ mod tests {
         let next = cpu.run(&bench, |pool| pool.take(K4).err());
         assert_eq!(next, Some(NotMade::Legacy));
         put_all(&bench, &mut cpu, &found);
+        Ok(())
+    }
+
+    #[test]
+    fn what_can_be_done_without_leaves_the_reserve() -> Result {
+        let mut bench = Bench::new(1)?;
+        let mut cpu = Cpu::new(&[K64])?;
+        bench.give(0, 1)?;
+        bench.node(0).stock.set_levels(4, 1, 1);
+        // Of 4 spans of 8 slots one is the reserve, and one for large mappings alone.
+        let spare = |pool: &Pool| pool.take_within(K64, Reach::Ready).is_ok();
+        let mut taken = 0;
+        while cpu.run(&bench, spare) {
+            taken += 1;
+        }
+        assert_eq!(taken, 16);
+        assert!(cpu.run(&bench, |pool| pool.take(K64)).is_ok());
         Ok(())
     }
 

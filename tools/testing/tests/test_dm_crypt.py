@@ -16,6 +16,7 @@ from host import Watcher
 
 DISK = "/dev/nvme0n1"
 SECTORS = (256 << 20) >> 9
+MEMDISK_SECTORS = (16 << 20) >> 9
 EVENT = "/sys/kernel/tracing/events/swiotlb/swiotlb_bounced"
 # As much as there is time for in an emulated guest.
 SIZE_MIB = 48
@@ -230,6 +231,24 @@ bounced run_fio crypt {SHORT_MIB}
     _require_fio(result, "io")
     bounces = _number(result, "io", r"bounced: \d+ in (\d+)")
     assert 0 < _number(result, "io", r"slots: (\d+)") <= bounces
+
+
+def test_memory_is_no_device(tmp_path):
+    """A disk that is memory, below a device with a DMA mask, is lent nothing."""
+    module = vm.build_module("memdisk", tmp_path)
+    result = vm.run(
+        f"""
+insmod /host/{module.name} || exit 1
+{SETUP}
+{_create("crypt", _table(AVX, 64, disk="/dev/memdisk", sectors=MEMDISK_SECTORS))}
+echo '=== io'
+bounced run_fio crypt {SHORT_MIB}
+""",
+        *("--nvme", "0", "--blk", "0", "--add", str(module)),
+        timeout=120,
+    )
+    _require_fio(result, "io")
+    assert _number(result, "io", r"slots: (\d+)") == 0
 
 
 def test_best_cipher_is_known():
