@@ -41,11 +41,11 @@ pub enum Mode {
     Change,
     /// Overwrite all that a request shows: its buffers, its descriptors; and the ring's flags
     Scribble,
-    /// Overwrite random bytes of all shared memory but the queue's descriptors
+    /// Overwrite random bytes of all shared memory
     ScribbleAll,
-    /// Overwrite all of shared memory but the queue's descriptors with a pattern
+    /// Overwrite all of shared memory with a pattern
     FillAll,
-    /// Chain all of the queue's descriptors, of which Linux follows them for ever
+    /// Chain all of the queue's descriptors, which Linux followed for ever before patch 6
     Chain,
 }
 
@@ -148,13 +148,12 @@ impl Vandal<'_> {
         SCRIBBLES
     }
 
-    /// All memory that is or was shared, but for the queue's descriptors, which no driver
-    /// of Linux survives (see [`Mode::Chain`]), and the ring by which the driver hands over
+    /// All memory that is or was shared, but for the ring by which the driver hands over
     /// requests: the driver never reads it, and the device needs it.
     fn everything(&self, queue: &Queue) -> Vec<Range<u64>> {
-        let (table, ring) = (queue.desc_table(), queue.avail_ring());
+        let ring = queue.avail_ring();
         let ring_bytes = RING_HEADER + (u64::from(queue.size()) + 1) * AVAILABLE_BYTES;
-        let spared = [table..table + table_bytes(queue), ring..ring + ring_bytes];
+        let spared = ring..ring + ring_bytes;
         let mut found = Vec::new();
         for region in self.memory.iter() {
             let Some(file) = region.file_offset() else {
@@ -162,17 +161,10 @@ impl Vandal<'_> {
             };
             let base = region.start_addr().raw_value();
             for extent in extents(file, region.len()) {
-                found.push(base + extent.start..base + extent.end);
+                let (start, end) = (base + extent.start, base + extent.end);
+                found.push(start..end.min(spared.start));
+                found.push(start.max(spared.end)..end);
             }
-        }
-        for each in spared {
-            found = found
-                .into_iter()
-                .flat_map(|range| {
-                    let before = range.start..range.end.min(each.start);
-                    [before, range.start.max(each.end)..range.end]
-                })
-                .collect();
         }
         found.retain(|each| !each.is_empty());
         found
