@@ -119,7 +119,6 @@ fn start() -> Result<&'static Pool> {
 
 impl kernel::Module for CcSwiotlb {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        params::configure();
         let started = glue::wanted().then(start).transpose();
         let running = started.unwrap_or_else(|error| {
             pr_err!("cannot start ({error:?}), only the legacy pool serves\n");

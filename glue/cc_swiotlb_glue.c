@@ -106,6 +106,7 @@ static int __init cc_swiotlb_key_on(void)
 	unsigned long chunks;
 	u8 *marks;
 
+	cc_swiotlb_configure();
 	if (!cc_swiotlb_wanted())
 		return 0;
 	chunks = cc_swiotlb_nr_directory_pages() / (SZ_2M / PAGE_SIZE) + 1;
@@ -183,11 +184,11 @@ void cc_swiotlb_no_io(void)
  * @node: NUMA node to prefer.
  * @order: Order of the block; it is aligned to its size.
  *
- * Memory is compacted for it, which __GFP_IO allows; there is no memory behind
- * file systems that is waited for, nobody is killed, and no reserve is touched:
- * our caller can do with less and can ask again later. Each page has a reference
- * count of its own, as those of small allocations have, whose place lent pages
- * take.
+ * Memory is compacted for it, and what needs no I/O is reclaimed, but not both at
+ * a time: that could wait for I/O which waits for us. Nobody is killed, and no
+ * reserve is touched: our caller can do with less and can ask again later. Each
+ * page has a reference count of its own, as those of small allocations have, whose
+ * place lent pages take.
  *
  * Context: may sleep.
  * Return: the block's first page, or %NULL.
@@ -195,14 +196,18 @@ void cc_swiotlb_no_io(void)
 noinline struct page *cc_swiotlb_alloc_block(int node, unsigned int order)
 {
 	unsigned int noio = current->flags & PF_MEMALLOC_NOIO;
+	gfp_t gfp = GFP_NOIO | __GFP_NOWARN | __GFP_NORETRY;
+	gfp_t compact = gfp | __GFP_THISNODE;
 	struct page *page;
 
-	if (!node_online(node))
-		node = NUMA_NO_NODE;
-	/* What forbids I/O forbids compaction as well. */
+	/* Of a single node nothing is reclaimed for compaction, which needs this. */
+	if (IS_ENABLED(CONFIG_COMPACTION))
+		compact |= __GFP_IO;
 	current->flags &= ~PF_MEMALLOC_NOIO;
-	page = alloc_pages_node(node, GFP_NOIO | __GFP_IO | __GFP_NOWARN |
-				__GFP_NORETRY, order);
+	node = numa_nearest_node(node, N_MEMORY);
+	page = alloc_pages_node(node, compact, order) ?:
+	       alloc_pages_node(node, gfp, order) ?:
+	       alloc_pages_node(node, compact, order);
 	current->flags |= noio;
 	if (page)
 		split_page(page, order);

@@ -32,6 +32,7 @@ void cc_swiotlb_drain_all(void);
 int cc_swiotlb_register(void);
 
 /* Called by C, defined in Rust. */
+void cc_swiotlb_configure(void);
 int cc_swiotlb_set_watermark(const char *text);
 int cc_swiotlb_get_watermark(char *page);
 int cc_swiotlb_set_max(const char *text);

@@ -10,11 +10,11 @@
 #include <linux/dma-map-ops.h>
 #include <linux/iommu-dma.h>
 #include <linux/irqflags.h>
-#include <linux/jiffies.h>
 #include <linux/kmsan-checks.h>
 #include <linux/mm.h>
 #include <linux/page_ref.h>
 #include <linux/preempt.h>
+#include <linux/timekeeping.h>
 #include <linux/topology.h>
 
 __rust_helper void *rust_helper_cc_swiotlb_phys_to_virt(phys_addr_t phys)
@@ -129,7 +129,7 @@ __rust_helper bool rust_helper_cc_swiotlb_in_interrupt(void)
 
 __rust_helper u64 rust_helper_cc_swiotlb_now_ms(void)
 {
-	return jiffies64_to_msecs(get_jiffies_64());
+	return ktime_get_mono_fast_ns() / NSEC_PER_MSEC;
 }
 
 __rust_helper int rust_helper_cc_swiotlb_cpu_to_node(int cpu)

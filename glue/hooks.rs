@@ -201,6 +201,16 @@ unsafe extern "C" fn __cc_swiotlb_max_mapping_size(dev: *mut bindings::device) -
     pool.map_or(0, |pool| pool.max_mapping_bytes(dev))
 }
 
+/// Sets the parameters that the command line has not set, before anything is mapped.
+///
+/// # Safety
+///
+/// None.
+#[export]
+unsafe extern "C" fn cc_swiotlb_configure() {
+    crate::params::configure();
+}
+
 /// Ends the conversions: the machine goes down.
 ///
 /// # Safety

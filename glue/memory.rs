@@ -8,7 +8,7 @@
 //! used again: as alloc_dma_pages() in swiotlb.c does it.
 //!
 //! On SEV-SNP the kernel ends the guest at a refused page state change, so that a refusal is never
-//! seen here. On TDX a refused conversion changes nothing.
+//! seen here. On TDX the host may have converted a part before it refused.
 
 use crate::pool::address::Phys;
 use core::{
@@ -208,4 +208,23 @@ pub(crate) fn node_has_cpus(node: usize) -> bool {
 pub(crate) fn has_legacy_pool() -> bool {
     // SAFETY: Reads what was set at boot.
     unsafe { bindings::is_swiotlb_allocated() }
+}
+
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+#[kunit_tests(cc_swiotlb_clock)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_knows_single_milliseconds() {
+        // The host may take the CPU for longer, but not always.
+        let mut last_ms = now_ms();
+        let mut steps = (0..100).map(|_| loop {
+            let ms = now_ms();
+            if ms != last_ms {
+                return ms.wrapping_sub(core::mem::replace(&mut last_ms, ms));
+            }
+        });
+        assert!(steps.any(|step| step == 1));
+    }
 }

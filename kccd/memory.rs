@@ -9,6 +9,9 @@
 //!
 //! A chunk that leaves has no slot in use. But a driver may be in the middle of a sync of a mapping
 //! that is over; so its memory is given up only after a grace period of RCU, which nobody waits for.
+//!
+//! Allocations of kccd's own wait for nothing: small ones that must not start I/O are tried for ever
+//! otherwise. Those for page tables, when a part of a large page is converted, are not its own.
 
 use super::Kccd;
 use crate::{
@@ -107,7 +110,11 @@ impl Kccd {
     /// stock of its node, see [`Self::grow_node`].
     fn share_one(&mut self, node: usize) -> Result<(), Obstacle> {
         // First all that can fail without a loss.
-        let chunk = self.vacant_chunk().map_err(|_| Obstacle::NoMemory)?;
+        let chunk = self.vacant_chunk().or_else(|_| {
+            // Where memory can be compacted for a chunk there is room for its description.
+            drop(self.private_memory(node)?);
+            self.vacant_chunk().map_err(|_| Obstacle::NoMemory)
+        })?;
         let (memory, node, was_shared) = match self.holdings.refused.take() {
             Some(it) => (it.memory, it.node, it.was_shared),
             None => (self.private_memory(node)?.into(), node, false),
@@ -160,8 +167,10 @@ impl Kccd {
         let chunk = match vacant.last() {
             Some(chunk) => *chunk,
             None => {
-                let chunk = crate::glue::leak(KBox::pin_init(Chunk::new(), GFP_KERNEL)?);
-                vacant.push(chunk, GFP_KERNEL)?;
+                vacant.reserve(1, GFP_NOWAIT)?;
+                let chunk = crate::glue::leak(KBox::pin_init(Chunk::new(), GFP_NOWAIT)?);
+                // There is room.
+                let _ = vacant.push_within_capacity(chunk);
                 chunk
             }
         };
@@ -190,8 +199,8 @@ impl Kccd {
             leaving, vacant, ..
         } = &mut self.holdings;
         // Nothing may fail once the chunk is out.
-        let room = leaving.reserve(1, GFP_KERNEL);
-        let room = room.and_then(|()| vacant.reserve(leaving.len() + 2, GFP_KERNEL));
+        let room = leaving.reserve(1, GFP_NOWAIT);
+        let room = room.and_then(|()| vacant.reserve(leaving.len() + 2, GFP_NOWAIT));
         let node = self.pool.nodes().nth(node).filter(|_| room.is_ok());
         let Some(chunk) = node.and_then(|node| node.stock.remove()) else {
             return 0;

@@ -198,7 +198,7 @@ impl Kccd {
             }
             view.ready = node.ready_bytes() / SPAN_BYTES as u64;
             view.unbound = stock.unbound.get();
-            view.bound = stock.bound.get();
+            view.bound = stock.spans.get().saturating_sub(view.unbound);
             stock.set_levels(view.watermark, reserve, large_reserve);
             view.demand = stock.demand();
             view.bindable = stock.within(Reach::Ready);
@@ -319,6 +319,8 @@ impl Kccd {
             node.stock
                 .listen(low.min(it.unbound), timeout_ms.is_none().then_some(high));
         }
+        // It may have happened since we looked.
+        self.pool.tell();
         // Something will be there before long.
         let is_waiting = !self.holdings.leaving.is_empty() || self.pool.has_deferred();
         if view.wanted_bytes > 0 || is_waiting {

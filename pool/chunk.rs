@@ -86,10 +86,10 @@ impl Chunk {
         })
     }
 
-    /// Makes the records of all classes but that of 512 B, if they are not there yet. May sleep.
+    /// Makes the records of all classes but that of 512 B, if they are not there yet.
     pub(crate) fn make_records(&self) -> Result<(), AllocError> {
         let mut spans = self.spans.iter();
-        spans.try_for_each(|span| span.make_tables(1, GFP_KERNEL))
+        spans.try_for_each(|span| span.make_tables(1))
     }
 
     /// Gives the chunk its memory, for the slots of `node`. May sleep.

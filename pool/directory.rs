@@ -68,13 +68,13 @@ impl Directory {
 
     /// Makes sure that `bytes` from `base` on, at most a chunk, can be entered.
     ///
-    /// May sleep. Fails with [`ERANGE`] where the table does not reach. To be called by one thread.
+    /// Fails with [`ERANGE`] where the table does not reach. To be called by one thread.
     pub(crate) fn prepare(&self, base: Phys, bytes: usize) -> Result {
         for addr in [base, base.add(bytes - SPAN_BYTES)] {
             let leaf = self.leaf(addr).ok_or(ERANGE)?;
             if leaf.get().is_none() {
                 let entries = pin_init::init_array_from_fn(|_| Link::new());
-                let made: KBox<Leaf> = KBox::init(entries, GFP_KERNEL)?;
+                let made: KBox<Leaf> = KBox::init(entries, GFP_NOWAIT)?;
                 leaf.set(Some(KBox::leak(made)));
             }
         }

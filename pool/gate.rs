@@ -13,7 +13,7 @@
 //! slots a request needs is learned: one that was admitted and refused needed more.
 //!
 //! What maps in interrupts, network packets for the most part, has one mapping at a time, and is not
-//! asked.
+//! asked. But whoever finds the class closed opens it, if there is plenty again.
 //!
 //! # Locking
 //!
@@ -121,16 +121,24 @@ impl Gates {
         self.closed.load(Relaxed) & 1 << class as u32 != 0
     }
 
-    /// Asks for one slot. Returns whether the CPU may look for it.
-    pub(super) fn admit(&self, class: SizeClass, at: Moment) -> bool {
-        let mut state = self.gates[class as usize].lock();
-        if !self.is_closed(class) {
-            return true;
+    /// Opens `class` if there is plenty of it again. Returns whether it is open.
+    pub(super) fn reopen(&self, class: SizeClass, at: Moment) -> bool {
+        if at.available < at.plenty {
+            return false;
         }
-        if at.available >= at.plenty {
+        let mut state = self.gates[class as usize].lock();
+        if self.is_closed(class) {
             state.need = slots(class, FIRST_BYTES);
             state.admissions = [Admission::default(); ADMISSIONS];
             self.closed.add(!(1 << class as u32) + 1, Relaxed);
+        }
+        true
+    }
+
+    /// Asks for one slot of a class that is closed. Returns whether the CPU may look for it.
+    pub(super) fn admit(&self, class: SizeClass, at: Moment) -> bool {
+        let mut state = self.gates[class as usize].lock();
+        if !self.is_closed(class) {
             return true;
         }
         let State { need, admissions } = &mut *state;
@@ -216,7 +224,7 @@ mod tests {
     }
 
     fn admit(gates: &Gates, at: Moment) -> bool {
-        gates.admit(K4, at)
+        gates.reopen(K4, at) || gates.admit(K4, at)
     }
 
     /// What a request is thought to need at first.

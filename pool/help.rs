@@ -85,8 +85,7 @@ impl Pool {
     #[cold]
     #[inline(never)]
     fn take_slow(&self, class: SizeClass, reach: Reach) -> Result<Found, NotMade> {
-        let may_take = || glue::in_interrupt() || self.gates.admit(class, self.moment(class));
-        if self.gates.is_closed(class) && (reach == Reach::Ready || !may_take()) {
+        if self.gates.is_closed(class) && !self.may_take(class, reach) {
             return Err(NotMade::Refused);
         }
         let found = self
@@ -100,6 +99,13 @@ impl Pool {
             self.bell.ring();
         }
         found.ok_or(NotMade::Legacy)
+    }
+
+    /// Whether the caller may look for a slot of a class that was closed a moment ago.
+    fn may_take(&self, class: SizeClass, reach: Reach) -> bool {
+        let at = self.moment(class);
+        self.gates.reopen(class, at)
+            || reach != Reach::Ready && (glue::in_interrupt() || self.gates.admit(class, at))
     }
 
     /// A slot of a larger class after all others have failed; closes the class if there is none.
@@ -240,7 +246,7 @@ impl Pool {
     }
 
     /// Rings if kccd should know of a stock; returns whether it should. Any context but NMI.
-    pub(super) fn tell(&self) -> bool {
+    pub(crate) fn tell(&self) -> bool {
         let has_news = self.nodes().any(|node| node.stock.has_news());
         if has_news {
             self.bell.ring();

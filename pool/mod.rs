@@ -175,7 +175,9 @@ impl Pool {
             {
                 it
             }
-            Err(NotMade::Refused) => return Err(self.refuse(request, Some(layout.class))),
+            Err(NotMade::Refused) if self.is_all_reached(request.dev) => {
+                return Err(self.refuse(request, Some(layout.class)));
+            }
             unserved => {
                 if let Ok((slot, class)) = unserved {
                     self.put(slot, class);
@@ -197,7 +199,7 @@ impl Pool {
     #[cold]
     #[inline(never)]
     pub(crate) fn map_last(&self, request: &Request<'_>) -> Result<Phys, NotMade> {
-        if !request.dev.reaches(Phys::new(0), self.directory.bytes) {
+        if !self.is_all_reached(request.dev) {
             return Err(NotMade::Legacy);
         }
         let Some(layout) = request.layout() else {
@@ -319,11 +321,16 @@ impl Pool {
     /// only be left to it. Any context.
     pub(crate) fn max_mapping_bytes(&self, dev: DmaDevice<'_>) -> usize {
         let has_memory = self.shared_bytes() > 0;
-        if has_memory && dev.reaches(Phys::new(0), self.directory.bytes) {
+        if has_memory && self.is_all_reached(dev) {
             layout::max_mapping_bytes(dev.constraints(0).min_align_mask)
         } else {
             0
         }
+    }
+
+    /// Whether `dev` reaches whatever slot there may be: only then are we the ones to refuse it.
+    fn is_all_reached(&self, dev: DmaDevice<'_>) -> bool {
+        dev.reaches(Phys::new(0), self.directory.bytes)
     }
 
     /// A mapping was served by a larger class than its own, or is left to the legacy pool.

@@ -80,7 +80,7 @@ pub(crate) static TOTALS: [File; 38] = [
         it.span_bytes(|of| of.low.get()) + named
     }),
     number(c"legacy_bytes", |_| memory::legacy_bytes()),
-    number(c"bound_bytes", |it| it.span_bytes(|of| of.bound.get())),
+    number(c"bound_bytes", |it| it.span_bytes(|of| of.bound())),
     number(c"peak_bound_bytes", |it| it.span_bytes(|of| of.peak.get())),
     number(c"demand_bytes", |it| it.span_bytes(Stock::demand)),
     number(c"unbound_bytes", |it| it.span_bytes(|of| of.unbound.get())),
@@ -208,7 +208,7 @@ impl Pool {
         writeln!(out, "node    bound  unbound   demand ready_bytes     lent")?;
         for (number, node) in self.nodes().enumerate() {
             let stock = &node.stock;
-            let (bound, unbound, demand) = (stock.bound.get(), stock.unbound.get(), stock.demand());
+            let (bound, unbound, demand) = (stock.bound(), stock.unbound.get(), stock.demand());
             let (ready, lent) = (
                 node.ready_bytes(),
                 node.lent_span_bytes() / SPAN_BYTES as u64,

@@ -39,10 +39,7 @@ use super::{
 };
 use crate::glue::link::Link;
 use kernel::{
-    alloc::{
-        AllocError,
-        Flags, //
-    },
+    alloc::AllocError,
     prelude::*,
     sync::atomic::{
         Acquire,
@@ -185,12 +182,12 @@ impl Span {
         }
     }
 
-    /// Makes the first `count` tables of records, if they are not there yet.
-    pub(super) fn make_tables(&self, count: usize, flags: Flags) -> Result<(), AllocError> {
+    /// Makes the first `count` tables of records, if they are not there yet. Does not sleep.
+    pub(super) fn make_tables(&self, count: usize) -> Result<(), AllocError> {
         for table in self.tables.iter().take(count) {
             if table.get().is_none() {
                 let records = pin_init::init_array_from_fn(|_| Slot::new());
-                let made: KBox<Table> = KBox::init(records, flags).map_err(|_| AllocError)?;
+                let made: KBox<Table> = KBox::init(records, GFP_NOWAIT).map_err(|_| AllocError)?;
                 table.set(Some(KBox::leak(made)));
             }
         }
@@ -268,7 +265,7 @@ impl Span {
     /// 512 B may allocate, without sleeping.
     pub(crate) fn bind(&self, bound_to: Use) -> Result<(), AllocError> {
         let slots = bound_to.class().slots_per_span();
-        self.make_tables(slots.div_ceil(TABLE_SLOTS), GFP_NOWAIT | __GFP_NOWARN)?;
+        self.make_tables(slots.div_ceil(TABLE_SLOTS))?;
         for (index, word) in self.home.iter().enumerate() {
             let bits = slots.saturating_sub(index * WORD_BITS).min(WORD_BITS);
             let all = u64::MAX.checked_shr((WORD_BITS - bits) as u32);

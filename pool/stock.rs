@@ -40,9 +40,9 @@ pub(crate) struct Stock {
     /// Chunks with unbound spans.
     #[pin]
     chunks: SpinLockIrq<Lists<Chunk, LEVELS>>,
-    /// Spans that are unbound, and that are bound.
+    /// All spans, and those that are unbound.
+    pub(crate) spans: Counter,
     pub(crate) unbound: Counter,
-    pub(crate) bound: Counter,
     /// The most spans that were bound at a time, by window.
     peaks: [Counter; WINDOWS],
     /// The most that ever were.
@@ -81,8 +81,8 @@ impl Stock {
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             chunks <- new_spinlock_irq!(Lists::new()),
+            spans: Counter::default(),
             unbound: Counter::default(),
-            bound: Counter::default(),
             peaks: Default::default(),
             peak: Counter::default(),
             window: Counter::default(),
@@ -93,17 +93,22 @@ impl Stock {
         })
     }
 
+    /// Spans that are bound.
+    pub(crate) fn bound(&self) -> u64 {
+        self.spans.get().saturating_sub(self.unbound.get())
+    }
+
     /// The most spans that were bound at a time in any of the windows.
     pub(crate) fn demand(&self) -> u64 {
         let peaks = self.peaks.iter().map(Counter::get);
-        peaks.fold(self.bound.get(), u64::max)
+        peaks.fold(self.bound(), u64::max)
     }
 
     /// Begins a new window in place of the oldest one, which is forgotten. May sleep.
     pub(crate) fn turn_window(&self) {
         let _chunks = self.chunks.lock();
         self.window.add(1);
-        self.peak_of_window().set(self.bound.get());
+        self.peak_of_window().set(self.bound());
     }
 
     fn peak_of_window(&self) -> &Counter {
@@ -120,12 +125,15 @@ impl Stock {
 
     /// Unbound spans beyond that.
     pub(super) fn beyond_low(&self) -> u64 {
-        let low = self.low.get().max(self.bound.get() / BESIDE_USED);
+        let low = self.low.get().max(self.bound() / BESIDE_USED);
         self.unbound.get().saturating_sub(low)
     }
 
     /// Sets when kccd wants to know: below `low` unbound spans, and from `high` on.
+    ///
+    /// Whoever changes their number from then on sees it; who has done before is seen.
     pub(crate) fn listen(&self, low: u64, high: Option<u64>) {
+        let _chunks = self.chunks.lock();
         self.ring_below.set(low);
         self.high.set(high.unwrap_or(u64::MAX));
     }
@@ -152,9 +160,8 @@ impl Stock {
         let chunk = levels.find(|chunk| chunk.find(count).is_some())?;
         let spans = chunks.change(chunk, |chunk| chunk.take(count));
         self.unbound.sub(count as u64);
-        self.bound.add(count as u64);
-        self.peak.raise_to(self.bound.get());
-        self.peak_of_window().raise_to(self.bound.get());
+        self.peak.raise_to(self.bound());
+        self.peak_of_window().raise_to(self.bound());
         spans
     }
 
@@ -166,13 +173,13 @@ impl Stock {
         let mut chunks = self.chunks.lock();
         chunks.change(chunk, |chunk| chunk.put(span));
         self.unbound.add(1);
-        self.bound.sub(1);
     }
 
     /// Adds a chunk, all of whose spans are unbound. May sleep.
     pub(crate) fn add(&self, chunk: &'static Chunk) {
         let mut chunks = self.chunks.lock();
         chunks.add(chunk);
+        self.spans.add(chunk.span_count() as u64);
         self.unbound.add(chunk.span_count() as u64);
     }
 
@@ -182,6 +189,7 @@ impl Stock {
         let chunk = Self::whole(&chunks)?;
         chunks.remove(chunk);
         self.unbound.sub(chunk.span_count() as u64);
+        self.spans.sub(chunk.span_count() as u64);
         Some(chunk)
     }
 

@@ -34,7 +34,7 @@ impl Pool {
 
     /// Memory that is shared, in bytes.
     pub(crate) fn shared_bytes(&self) -> u64 {
-        self.span_bytes(|stock| stock.bound.get() + stock.unbound.get())
+        self.span_bytes(|stock| stock.spans.get())
     }
 
     /// Bytes that are beyond the watermark and could be given back. Any context.

@@ -9,7 +9,8 @@ use crate::{
     pool::{
         class::{
             CHUNK_BYTES,
-            SPANS_PER_CHUNK, //
+            SPANS_PER_CHUNK,
+            SPAN_BYTES, //
         },
         Pool, //
     },
@@ -18,9 +19,14 @@ use kernel::{
     prelude::*,
     time::{
         delay::fsleep,
-        Delta, //
+        Delta,
+        Instant,
+        Monotonic, //
     },
 };
+
+/// A sleep that nobody would take for none.
+const LONG_MS: u32 = 10_000;
 
 /// A pool of its own, and kccd without its thread.
 pub(super) fn kccd() -> Result<Kccd> {
@@ -62,6 +68,30 @@ mod tests {
             assert!(stats.shared.done.get() == round && stats.given_back.done.get() == round);
         }
         assert_eq!(kccd.remove(0), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn what_happens_before_kccd_listens_is_heard() -> Result {
+        // More than the reserves of a small guest.
+        const CHUNKS: usize = 4;
+        let mut kccd = kccd()?;
+        let pool = kccd.pool;
+        for _ in 0..CHUNKS {
+            assert!(kccd.grow_node(0).is_ok());
+        }
+        kccd.look();
+        let lent = pool.lend_pages(None, SPAN_BYTES, false);
+        assert!(lent.is_some());
+        kccd.listen(None);
+        let begun = Instant::<Monotonic>::now();
+        pool.bell.wait(0, Some(LONG_MS));
+        assert!(begun.elapsed().as_millis() < i64::from(LONG_MS) / 2);
+        drop(lent);
+        for _ in 0..CHUNKS {
+            assert_eq!(kccd.remove(0), CHUNK_BYTES);
+            assert_eq!(make_private(&mut kccd), Some(true));
+        }
         Ok(())
     }
 

@@ -109,7 +109,7 @@ mod tests {
             assert_eq!(bench.stock.unbound.get(), 3);
             bench.put(&slots[..1]);
             assert!(bench.depot.free.get() == 0 && bench.depot.slots.get() == 0);
-            assert!(bench.stock.unbound.get() == 4 && bench.stock.bound.get() == 0);
+            assert!(bench.stock.unbound.get() == 4 && bench.stock.bound() == 0);
         }
         Ok(())
     }
@@ -147,13 +147,13 @@ mod tests {
         for class in SizeClass::ALL {
             let bench = Bench::new(class, 2)?;
             assert_eq!(bench.take(READY, 2000)?.len(), class.slots_per_span());
-            assert_eq!(bench.stock.bound.get(), 1);
+            assert_eq!(bench.stock.bound(), 1);
         }
         // And none while it has a slot.
         let bench = Bench::new(K4, 2)?;
         assert_eq!(bench.take(READY, 127)?.len(), 127);
         assert_eq!(bench.take(READY, 128)?.len(), 1);
-        assert_eq!(bench.stock.bound.get(), 1);
+        assert_eq!(bench.stock.bound(), 1);
         Ok(())
     }
 

@@ -323,6 +323,24 @@ mod tests {
     }
 
     #[test]
+    fn whoever_finds_plenty_opens_the_class() -> Result {
+        let mut bench = Bench::new(1)?;
+        let mut cpu = Cpu::new(&[K4])?;
+        bench.give(0, 1)?;
+        bench.node(0).stock.set_levels(4, 0, 0);
+        let found = take_all(&bench, &mut cpu, K4, 1000)?;
+        assert!(cpu.run(&bench, |pool| pool.take_last(K4)).is_none());
+        // Who can do without is not admitted, and leaves a slot of a class that is short.
+        let spare = |pool: &Pool| pool.take_within(K4, Reach::Ready).ok();
+        let (first, rest) = found.split_at(1);
+        put_all(&bench, &mut cpu, first);
+        assert!(cpu.run(&bench, spare).is_none() && bench.pool.gates.is_closed(K4));
+        put_all(&bench, &mut cpu, rest);
+        assert!(cpu.run(&bench, spare).is_some() && !bench.pool.gates.is_closed(K4));
+        Ok(())
+    }
+
+    #[test]
     fn nothing_is_lost_whatever_happens() -> Result {
         const CLASSES: [SizeClass; 5] = [B512, K4, K8, K256, K512];
         let mut bench = Bench::new(2)?;

@@ -75,7 +75,7 @@ mod tests {
     fn adjacent_spans_are_of_one_chunk_and_aligned() -> Result {
         let stock = stock(&[1, 4, 1])?;
         let all = stock.take(Reach::Last, 4).ok_or(ENOENT)?;
-        assert!(all.len() == 4 && stock.unbound.get() == 2 && stock.bound.get() == 4);
+        assert!(all.len() == 4 && stock.unbound.get() == 2 && stock.bound() == 4);
         // Spans that are unbound, how many are asked for, the first of those.
         for (unbound, count, first) in [
             (&[0, 3][..], 2, None),
@@ -129,10 +129,10 @@ mod tests {
         let stock = stock(&[4])?;
         let span = take(&stock, Reach::Last).ok_or(ENOENT)?;
         assert!(!stock.has_whole() && stock.remove().is_none());
-        assert!(stock.unbound.get() == 3 && stock.bound.get() == 1);
+        assert!(stock.unbound.get() == 3 && stock.bound() == 1);
         put(&stock, span);
         assert!(stock.has_whole());
-        assert!(stock.unbound.get() == 4 && stock.bound.get() == 0);
+        assert!(stock.unbound.get() == 4 && stock.bound() == 0);
         Ok(())
     }
 
@@ -180,7 +180,7 @@ mod tests {
         let stock = stock(&[4, 4, 4])?;
         stock.set_levels(1, 0, 0);
         for (used, spare) in [(0, 11), (1, 10), (4, 7), (8, 2)] {
-            while stock.bound.get() < used {
+            while stock.bound() < used {
                 take(&stock, Reach::Last).ok_or(ENOENT)?;
             }
             assert_eq!(stock.beyond_low(), spare);

@@ -32,7 +32,7 @@ def test_no_complaint(debug_module):
 @vm.once
 def _run_io() -> vm.Result:
     return vm.run(
-        "sh /host/workload/disk nvme0n1 xfs 8M && sh /host/workload/disk vda ext4 8M;"
+        "sh /host/workload/disk nvme0n1 ext4 8M && sh /host/workload/disk vda ext4 8M;"
         f' echo "io: $?"; {vm.show("watermark", f"{vm.PARAMETERS}/watermark")};'
         f" {vm.counters()}",
         *("--debug", "--add", str(vm.TESTING / "workload")),

@@ -4,6 +4,8 @@
 import os
 import re
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import vm
@@ -57,33 +59,66 @@ def test_configurations_are_strict():
     assert vm.make_arguments("gcc") == [] and vm.make_arguments() == ["LLVM=1"]
 
 
-def test_without_kunit(tmp_path):
-    """Nothing is there for the KUnit tests alone: most kernels are built without."""
+def _compile(out: Path, change: Callable[[str], str]) -> subprocess.CompletedProcess:
+    """Compiles the crate once more, by a command that is changed, into a folder."""
     folder = vm.kdir()
     saved = folder / "kernel/dma/cc_swiotlb/.cc_swiotlb.o.cmd"
     command = saved.read_text(encoding="utf-8").splitlines()[0]
     command = command.partition(" := ")[2].partition(" ;")[0]
-    settings = "./include/generated/rustc_cfg"
-    assert f"@{settings}" in command
-    kept = [
-        line
-        for line in (folder / settings).read_text(encoding="utf-8").splitlines()
-        if "CONFIG_CC_SWIOTLB_KUNIT_TEST" not in line
-    ]
-    (tmp_path / "cfg").write_text("\n".join(kept), encoding="utf-8")
-    command = command.replace(f"@{settings}", f"@{tmp_path}/cfg")
-    command = re.sub(r"--emit=\S+|--out-dir \S+", "", command)
+    tree = re.search(r"(\S+)/kernel/dma/cc_swiotlb/cc_swiotlb\.rs", command)[1]
+    command = change(re.sub(r"--emit=\S+|--out-dir \S+", "", command))
     done = subprocess.run(
-        f"{command} --emit=metadata --out-dir {tmp_path}",
+        f"{command} --emit=metadata --out-dir {out}",
         shell=True,
         cwd=folder,
-        env={**os.environ, "RUSTC_BOOTSTRAP": "1"},
+        env={**os.environ, "RUSTC_BOOTSTRAP": "1", "CLIPPY_CONF_DIR": tree},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0 and "warning" not in done.stderr, done.stderr[-4000:]
-    assert list(tmp_path.glob("*.rmeta")), "nothing was compiled"
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert list(out.glob("*.rmeta")), "nothing was compiled"
+    return done
+
+
+def test_without_kunit(tmp_path):
+    """Nothing is there for the KUnit tests alone: most kernels are built without."""
+    settings = "./include/generated/rustc_cfg"
+    kept = [
+        line
+        for line in (vm.kdir() / settings).read_text(encoding="utf-8").splitlines()
+        if "CONFIG_CC_SWIOTLB_KUNIT_TEST" not in line
+    ]
+    (tmp_path / "cfg").write_text("\n".join(kept), encoding="utf-8")
+
+    def change(command: str) -> str:
+        assert f"@{settings}" in command
+        return command.replace(f"@{settings}", f"@{tmp_path}/cfg")
+
+    assert "warning" not in _compile(tmp_path, change).stderr
+
+
+def test_clippy(tmp_path):
+    """clippy, with the kernel's own list of lints."""
+
+    def change(command: str) -> str:
+        command, count = re.subn(r"(?<= )rustc(?= )", "clippy-driver", command)
+        assert count == 1 and "-Wclippy::all" in command, command
+        return command
+
+    # Something to complain about, so that it is known to look.
+    (tmp_path / "bad.rs").write_text(
+        "//! Bad.\n/// Casts.\npub fn cast(it: &u8) -> *const u8 {\n"
+        "    it as *const u8\n}\n",
+        encoding="utf-8",
+    )
+
+    def bad(command: str) -> str:
+        return re.sub(r"\S+/cc_swiotlb\.rs", f"{tmp_path}/bad.rs", change(command))
+
+    assert "ref_as_ptr" in _compile(tmp_path, bad).stderr
+    said = _compile(tmp_path, change).stderr
+    assert not re.search(r"^(warning|error)", said, re.M), said[-4000:]
 
 
 # A function of the library of Rust that does not return.
@@ -122,35 +157,3 @@ def test_nothing_panics():
     assert count > 1000, f"only {count} references: {done.stderr[-2000:]}"
     own = {name: found[name] for name in found if not re.search(r"5tests", name)}
     assert not own, own
-
-
-def test_clippy():
-    """clippy, with the kernel's own list of lints."""
-    folder = vm.kdir()
-    own = folder / "kernel" / "dma" / "cc_swiotlb"
-    for made in own.glob("*.o"):
-        # So that it is compiled again, this time under clippy's eyes.
-        made.unlink()
-    try:
-        done = subprocess.run(
-            ["make", "-C", str(folder), *vm.make_arguments(), "CLIPPY=1"]
-            + ["kernel/dma/cc_swiotlb/"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, said[-4000:]
-        assert re.search(r"CLIPPY.*cc_swiotlb", said), (
-            f"clippy did not run\n{said[-2000:]}"
-        )
-        bad = [line for line in said.splitlines() if re.match(r"(warning|error)", line)]
-        assert not bad, said[-4000:]
-    finally:
-        for made in own.glob("*.o"):
-            made.unlink()
-        subprocess.run(
-            ["make", "-C", str(folder), *vm.make_arguments(), "kernel/dma/cc_swiotlb/"],
-            capture_output=True,
-            check=False,
-        )
