@@ -225,6 +225,10 @@ def kernel_arguments(options: Options) -> str:
         # On a busy host an interrupt gets lost now and then: the driver looks for the
         # completion after this many seconds, not after 60.
         words.append("nvme_core.admin_timeout=10")
+        # As in guests of TDX. Otherwise the kernel compares the clocks of two CPUs, waits
+        # for the other one with interrupts disabled and, while its only clock is the tick,
+        # for ever if that one is about to stop the machine: once in some 250 boots.
+        words.append("tsc=reliable")
     if options.nvme > FEW_NVME:
         words.append(f"coherent_pool={COHERENT_POOL}")
     if options.plugs:
