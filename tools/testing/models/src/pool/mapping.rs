@@ -100,9 +100,9 @@ fn one_of_two_unmaps_has_it() {
     });
 }
 
-#[test]
-fn a_late_unmap_has_all_of_the_next() {
-    model(|| {
+/// A driver unmaps twice: the same address and size, but of the next mapping.
+fn unmapped_late(claim: fn(&Slot) -> Option<Mapping>) {
+    model(move || {
         let (first, second) = (mapping(0x1000, BYTES), mapping(0x2000, BYTES));
         let slot = mapped(&first);
         let ours = slot.clone();
@@ -114,11 +114,58 @@ fn a_late_unmap_has_all_of_the_next() {
             }
             claimed
         });
-        // A driver that unmaps twice: the same address and size, but of the next one.
-        let here = slot.claim(at(64), BYTES);
+        let here = claim(&slot);
         match other.join().unwrap() {
             Some(there) => assert!(there == first && here.is_none_or(|it| it == second)),
             None => assert_eq!(here, Some(first)),
         }
+    });
+}
+
+#[test]
+fn a_late_unmap_has_all_of_the_next() {
+    unmapped_late(|slot| slot.claim(at(64), BYTES));
+    unmapped_late(|slot| slot.claim_any(at(64)).ok());
+}
+
+#[test]
+fn what_is_lent_is_found_by_its_address() {
+    model(|| {
+        let slot = Arc::new(Slot::new());
+        // Both of its atomics are there.
+        slot.set_next(0);
+        slot.free();
+        let handed = Arc::new(AtomicU64::new(0));
+        let (ours, to) = (slot.clone(), handed.clone());
+        let lender = thread::spawn(move || {
+            ours.lend(at(64), BYTES);
+            to.store(at(64).raw(), Ordering::Relaxed);
+        });
+        // The dependency on the address.
+        let addr = handed.load(Ordering::Acquire);
+        if addr != 0 {
+            let addr = Phys::new(addr);
+            assert_eq!(slot.lent_from(addr), Some(BYTES));
+            assert!(slot.take_back(addr, BYTES));
+        }
+        lender.join().unwrap();
+    });
+}
+
+#[test]
+fn what_was_lent_is_mapped_as_a_whole() {
+    model(|| {
+        let second = mapping(0x2000, BYTES);
+        let slot = Arc::new(Slot::new());
+        slot.set_next(1);
+        slot.lend(at(64), BYTES);
+        let ours = slot.clone();
+        let owner = thread::spawn(move || {
+            assert!(ours.take_back(at(64), BYTES));
+            ours.begin(&second);
+        });
+        assert!(slot.mapping(at(100)).is_none_or(|found| found == second));
+        owner.join().unwrap();
+        assert_eq!(slot.claim(at(64), BYTES), Some(second));
     });
 }
