@@ -97,6 +97,14 @@ impl<'a> DmaDevice<'a> {
     }
 }
 
+#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
+impl<'a> From<&'a Device> for DmaDevice<'a> {
+    fn from(device: &'a Device) -> Self {
+        // INVARIANT: The device is valid for `'a`; nobody writes to it by the pointer.
+        Self(core::ptr::from_ref(device).cast_mut().cast(), PhantomData)
+    }
+}
+
 /// Where devices see the last of `bytes` bytes of memory, counted from address 0, when it is shared.
 pub(crate) fn last_address(bytes: usize) -> u64 {
     // SAFETY: Takes any number.

@@ -3,6 +3,8 @@
 //! The order of help, and that nothing gets lost on the way.
 
 use super::{
+    put_all,
+    take_all,
     Bench,
     Cpu, //
 };
@@ -23,28 +25,6 @@ use kernel::{
     interrupt::local_interrupt_disable,
     prelude::*, //
 };
-
-/// Takes slots until there is none, or `most`.
-fn take_all(bench: &Bench, cpu: &mut Cpu, class: SizeClass, most: usize) -> Result<KVec<Found>> {
-    let mut found = KVec::with_capacity(most, GFP_KERNEL)?;
-    cpu.run(bench, |pool| {
-        while found.len() < most {
-            let Ok(slot) = pool.take(class) else {
-                return;
-            };
-            let _ = found.push_within_capacity(slot);
-        }
-    });
-    Ok(found)
-}
-
-fn put_all(bench: &Bench, cpu: &mut Cpu, found: &[Found]) {
-    cpu.run(bench, |pool| {
-        for (slot, class) in found {
-            pool.put(*slot, *class);
-        }
-    });
-}
 
 /// The node of a slot's memory.
 fn node_of(bench: &Bench, slot: &FreeSlot) -> Option<usize> {
@@ -294,49 +274,6 @@ mod tests {
             });
             assert_eq!(bench.pool.caches.active().count(), active);
         }
-        Ok(())
-    }
-
-    #[test]
-    fn a_closed_class_keeps_nothing_in_caches_and_reopens() -> Result {
-        let mut bench = Bench::new(1)?;
-        let mut cpu = Cpu::new(&[K4])?;
-        bench.give(0, 1)?;
-        bench.node(0).stock.set_levels(4, 0, 0);
-        let found = take_all(&bench, &mut cpu, K4, 1000)?;
-        assert_eq!(found.len(), 512);
-        assert!(!bench.pool.gates.is_closed(K4));
-        assert!(cpu.run(&bench, |pool| pool.take_last(K4)).is_none());
-        assert!(bench.pool.gates.is_closed(K4) && !bench.pool.gates.is_closed(K8));
-        // What comes back is home at once, for whoever is admitted.
-        for (count, slot) in found.iter().enumerate() {
-            assert_eq!(
-                bench.away(K4) as usize,
-                if count < 512 { 512 - count } else { 0 }
-            );
-            put_all(&bench, &mut cpu, core::slice::from_ref(slot));
-        }
-        assert_eq!(bench.unbound(0), 4);
-        assert!(cpu.run(&bench, |pool| pool.take(K4)).is_ok());
-        assert!(!bench.pool.gates.is_closed(K4));
-        Ok(())
-    }
-
-    #[test]
-    fn whoever_finds_plenty_opens_the_class() -> Result {
-        let mut bench = Bench::new(1)?;
-        let mut cpu = Cpu::new(&[K4])?;
-        bench.give(0, 1)?;
-        bench.node(0).stock.set_levels(4, 0, 0);
-        let found = take_all(&bench, &mut cpu, K4, 1000)?;
-        assert!(cpu.run(&bench, |pool| pool.take_last(K4)).is_none());
-        // Who can do without is not admitted, and leaves a slot of a class that is short.
-        let spare = |pool: &Pool| pool.take_within(K4, Reach::Ready).ok();
-        let (first, rest) = found.split_at(1);
-        put_all(&bench, &mut cpu, first);
-        assert!(cpu.run(&bench, spare).is_none() && bench.pool.gates.is_closed(K4));
-        put_all(&bench, &mut cpu, rest);
-        assert!(cpu.run(&bench, spare).is_some() && !bench.pool.gates.is_closed(K4));
         Ok(())
     }
 

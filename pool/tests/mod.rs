@@ -6,6 +6,7 @@ mod deferred;
 mod depot;
 mod help;
 mod lender;
+mod shortage;
 mod span;
 mod stock;
 
@@ -21,6 +22,7 @@ use super::{
         CHUNK_BYTES,
         SPANS_PER_CHUNK, //
     },
+    help::Found,
     node::Node,
     Pool, //
 };
@@ -101,4 +103,26 @@ impl Cpu {
         bench.pool.caches.exchange(&mut self.0, &irq);
         result
     }
+}
+
+/// Takes slots until there is none, or `most`.
+fn take_all(bench: &Bench, cpu: &mut Cpu, class: SizeClass, most: usize) -> Result<KVec<Found>> {
+    let mut found = KVec::with_capacity(most, GFP_KERNEL)?;
+    cpu.run(bench, |pool| {
+        while found.len() < most {
+            let Ok(slot) = pool.take(class) else {
+                return;
+            };
+            let _ = found.push_within_capacity(slot);
+        }
+    });
+    Ok(found)
+}
+
+fn put_all(bench: &Bench, cpu: &mut Cpu, found: &[Found]) {
+    cpu.run(bench, |pool| {
+        for (slot, class) in found {
+            pool.put(*slot, *class);
+        }
+    });
 }

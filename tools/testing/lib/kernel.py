@@ -317,8 +317,10 @@ def run_make(
 
     step = progress.Step(f"building the kernel, {title}", detail)
     with open(log, "wb") as output, step:
+        # One more than there are CPUs: some wait for a disk.
+        jobs = len(os.sched_getaffinity(0)) + 1
         process = subprocess.Popen(
-            [*command, f"-j{len(os.sched_getaffinity(0))}"],
+            [*command, f"-j{jobs}"],
             env=toolchain.environment() | settings,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -26,6 +26,7 @@ SUITES = {
     "cc_swiotlb_policy",
     "cc_swiotlb_refusal",
     "cc_swiotlb_share",
+    "cc_swiotlb_shortage",
     "cc_swiotlb_slot",
     "cc_swiotlb_span",
     "cc_swiotlb_stock",
