@@ -11,7 +11,8 @@ import vm
 
 @vm.once
 def _run(module) -> dma.Run:
-    return dma.Run(module, "every=3000", "--debug", timeout=600)
+    # Each size up to the end of the second class, in a kernel that is slow.
+    return dma.Run(module, "every=2100", "--debug", timeout=600)
 
 
 @pytest.mark.parametrize("case", dma.CASES)
