@@ -201,7 +201,8 @@ unsafe extern "C" fn __cc_swiotlb_max_mapping_size(dev: *mut bindings::device) -
     pool.map_or(0, |pool| pool.max_mapping_bytes(dev))
 }
 
-/// Sets the parameters that the command line has not set, before anything is mapped.
+/// Sets what the kernel was configured with, before anything is mapped: if the command line has set
+/// anything, that was done before.
 ///
 /// # Safety
 ///

@@ -72,7 +72,8 @@ pub(crate) fn configure() {
         (set_from_device, bindings::CONFIG_CC_SWIOTLB_FROM_DEVICE),
     ];
     if !CONFIGURED.xchg(true, Relaxed) {
-        // SAFETY: The first call comes at boot, when there is one thread; there is no other.
+        // SAFETY: There is no other call of it. This one comes with the command line, or else with the
+        // first initcall of ours, when nothing that reads or sets the parameter is there yet.
         unsafe { WATERMARK.init() };
         for (set, text) in DEFAULTS {
             // Without the byte that ends it.

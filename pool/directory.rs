@@ -68,7 +68,8 @@ impl Directory {
 
     /// Makes sure that `bytes` from `base` on, at most a chunk, can be entered.
     ///
-    /// Fails with [`ERANGE`] where the table does not reach. To be called by one thread.
+    /// Fails with [`ERANGE`] where the table does not reach, and with [`ENOMEM`]; does not sleep. To be
+    /// called by one thread.
     pub(crate) fn prepare(&self, base: Phys, bytes: usize) -> Result {
         for addr in [base, base.add(bytes - SPAN_BYTES)] {
             let leaf = self.leaf(addr).ok_or(ERANGE)?;
