@@ -20,8 +20,9 @@ use device::{Device, Memory, TIMER};
 use hostile::Mode;
 use std::fs::OpenOptions;
 use std::io;
+use std::panic;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::{Arc, Mutex};
 use vhost_user_backend::VhostUserDaemon;
 use vm_memory::GuestMemoryMmap;
@@ -83,8 +84,19 @@ fn run(options: &Options) -> io::Result<bool> {
     Ok(!device.report.failed())
 }
 
+/// Has a panic of any thread end the process. With `panic = "abort"` the tests, which
+/// unwind, would need all crates built once more.
+fn abort_at_panic() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |about| {
+        report(about);
+        process::abort();
+    }));
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
+    abort_at_panic();
     match run(&options) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FAILED),
