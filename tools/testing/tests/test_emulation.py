@@ -163,6 +163,56 @@ def test_refusals_begin_and_end(convert):
     assert "taken" not in result.stdout, result.tail()
 
 
+def test_answered_wrongly(convert):
+    """Refused, but a part is converted; granted, but nothing is."""
+    steps = Steps()
+    steps.do("alloc", "ok")
+    steps.counters("before")
+    steps.shell(f"echo 1000,partly >{KNOBS}/refuse; cat {KNOBS}/refuse")
+    for _ in range(3):
+        steps.do("share 0 512", "error")
+    steps.counters("partly shared")
+    steps.shell(f"echo 0 >{KNOBS}/refuse")
+    steps.do("share 0 512", "ok")
+    steps.shell(f"echo 1000,partly >{KNOBS}/refuse")
+    for _ in range(3):
+        steps.do("unshare 0 512", "error")
+    steps.counters("partly private")
+    steps.shell(f"echo 0 >{KNOBS}/refuse")
+    steps.do("share 0 512", "ok")
+    # To make memory private is to accept it as well, which no host can do.
+    steps.shell(f"echo 1000,falsely >{KNOBS}/refuse; cat {KNOBS}/refuse")
+    steps.do("unshare 0 512", "error")
+    steps.counters("still shared")
+    steps.shell(f"echo 0 >{KNOBS}/refuse")
+    steps.do("unshare 0 512", "ok")
+    steps.shell(f"echo 1000,falsely >{KNOBS}/refuse")
+    steps.do("share 0 512", "ok")
+    steps.counters("still private")
+    steps.shell(f"echo 0 >{KNOBS}/refuse")
+    steps.do("unshare 0 512", "error")
+    steps.do("share 0 512", "ok")
+    steps.do("unshare 0 512", "ok")
+    steps.do("free", "ok")
+    steps.counters("after")
+    result = steps.run(convert)
+    for how in ("partly", "falsely"):
+        assert f"1000,share,unshare,{how},after=0,ms=0\n" in result.stdout
+
+    def pages(state: str, step: str) -> int:
+        return result.count(state, step) - result.count(state, "before")
+
+    # That none was converted three times has a chance of 1 in 2^27.
+    assert 0 < pages("shared_now", "partly shared") < 512
+    assert 0 < pages("shared_now", "partly private") < 512
+    assert 0 < pages("unaccepted_now", "partly private") < 512
+    assert pages("shared_now", "still shared") == 512
+    assert pages("shared_now", "still private") == 0
+    assert pages("mismatched_now", "still private") == 512
+    assert pages("wrong_answers", "after") == 8
+    assert pages("bad_frees", "after") == 0
+
+
 def test_share_of_refusals(convert):
     """A quarter of the requests, more or less."""
     steps = Steps()

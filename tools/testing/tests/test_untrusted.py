@@ -18,6 +18,7 @@ from lib.console import COMPLAINT
 SOURCES = vm.TESTING / "untrusted-host"
 WORKLOAD = ("--add", str(vm.TESTING / "workload"))
 SHOWN = 119
+EMULATION = "/sys/kernel/debug/cc_emul/stats"
 MIB = 1 << 20
 MEMORY = 1024 * MIB
 # Shared memory, and all of it: private memory has no file that could be handed over.
@@ -123,8 +124,8 @@ def test_what_cannot_be():
 
 # Hostile devices. Those of the first guest write to memory only while they are shown
 # it, so that the disks beside them must lose nothing; meanwhile memory is shared and
-# made private again, and the host refuses three of ten times. Those of the second
-# write anywhere.
+# made private again, and the host refuses three of ten times or answers wrongly. Those of
+# the second write anywhere.
 
 SHOWN_ONLY = (
     *("honest", "late", "length", "change", "short", "status", "scribble"),
@@ -141,13 +142,15 @@ under_way=/tmp/under-way
 come_and_go() {{
 	refuse=/sys/module/cc_emul/parameters/refuse
 	echo 500 >{vm.PARAMETERS}/idle_ms
-	echo 300 >$refuse
 	: >$under_way
 	while [ -e $under_way ]; do
-		echo 48M >{vm.PARAMETERS}/watermark
-		sleep 2
-		echo 4M >{vm.PARAMETERS}/watermark
-		sleep 2
+		for how in '' ,partly ,falsely; do
+			echo "300$how" >$refuse
+			echo 48M >{vm.PARAMETERS}/watermark
+			sleep 2
+			echo 4M >{vm.PARAMETERS}/watermark
+			sleep 2
+		done
 	done
 	echo 0 >$refuse
 }}
@@ -169,6 +172,7 @@ echo '=== steps'
 echo '=== kernel'
 dmesg | grep -c 'req.0:id'
 {vm.counters()}
+{vm.show("emulation", EMULATION)}
 """,
         *("--debug", "--blk", "0", "--nvme", "1", *WORKLOAD, *options),
         *("--vhost-blk", str(len(modes)), "--vhost-mode", names),
@@ -266,15 +270,17 @@ class TestHostile:
             assert hostile.count(key) == 0, key
 
     def test_refused(self, hostile):
-        """Where conversions are refused, both ways, there are others as well."""
+        """Where conversions are refused, or wrongly answered, others are made as well."""
         failed = {
             key: hostile.count(f"{key}_failures") for key in ("conversion", "give_back")
         }
         done = hostile.count("give_backs") - hostile.count("give_backs", "before")
+        wrong = hostile.count("wrong_answers", "emulation")
         if "honest" in hostile.events:
-            assert min(*failed.values(), done) > 0, (failed, done)
+            assert min(*failed.values(), done, wrong) > 0, (failed, done, wrong)
         else:
-            assert not any(failed.values()), failed
+            assert not any((*failed.values(), wrong)), (failed, wrong)
+        assert hostile.count("bad_frees", "emulation") == 0
 
     def test_nothing_outside(self, hostile):
         """Whatever a device does, it is not shown more."""
