@@ -42,7 +42,7 @@ def _run_io() -> vm.Result:
 
 
 def test_io():
-    """Disks, a file system and the network under the same eyes."""
+    """Disks and a file system under the same eyes."""
     result = _run_io()
     assert "io: 0" in result.stdout, result.tail()
     # The legacy pool may serve what so slow a kernel does before kccd is there.

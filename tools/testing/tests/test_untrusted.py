@@ -142,15 +142,15 @@ under_way=/tmp/under-way
 come_and_go() {{
 	refuse=/sys/module/cc_emul/parameters/refuse
 	echo 500 >{vm.PARAMETERS}/idle_ms
+	set -- '' ,partly ,falsely
 	: >$under_way
 	while [ -e $under_way ]; do
-		for how in '' ,partly ,falsely; do
-			echo "300$how" >$refuse
-			echo 48M >{vm.PARAMETERS}/watermark
-			sleep 2
-			echo 4M >{vm.PARAMETERS}/watermark
-			sleep 2
-		done
+		echo "300$1" >$refuse
+		echo 48M >{vm.PARAMETERS}/watermark
+		sleep 2
+		echo 4M >{vm.PARAMETERS}/watermark
+		sleep 2
+		set -- "$2" "$3" "$1"
 	done
 	echo 0 >$refuse
 }}

@@ -222,11 +222,11 @@ echo 0 >{FAIL}/verbose; echo -1 >{FAIL}/times; echo 100 >{FAIL}/probability
 echo dma_alloc_lent >{FAIL}/inject
 again
 count refused vda
-sh /host/workload/disk vda none 4M; echo "io: $?"
+sh /host/workload/disk vda none 1M; echo "io: $?"
 echo >{FAIL}/inject
 again
 count after vda
-sh /host/workload/disk vda none 4M; echo "io: $?"
+sh /host/workload/disk vda none 1M; echo "io: $?"
 {vm.counters()}
 """,
         *("--debug", "--nvme", "0", "--blk", "1", "--add", IO),
@@ -245,6 +245,7 @@ EVENTS = (
     "irq/irq_handler_entry",
     "block/block_rq_complete",
 )
+ROUNDS = 5
 # Prints the most frequent time between them. With -icount a tick is an instruction.
 TIMES = r"""
 { for (i = 1; $i !~ /^[0-9]+:$/ && i < NF; i++); at = $i + 0; event = $(i + 1) }
@@ -262,7 +263,11 @@ END { print "instructions " op ": " mode(added) " " mode(taken) }
 
 @vm.once
 def _instructions(*options: str) -> dict[str, int]:
-    """For a read and a write of 4 KiB: to add the request and to take it back."""
+    """For a read and a write of 4 KiB: to add the request and to take it back.
+
+    In the round that took the fewest: all requests of a round can take some more, by what
+    the timers of the idle CPU are about.
+    """
     enable = "; ".join(f"echo $1 >events/{event}/enable" for event in EVENTS)
     dd = f"dd bs=4k count={REQUESTS}"
     result = vm.run(
@@ -271,7 +276,7 @@ def _instructions(*options: str) -> dict[str, int]:
 cd /sys/kernel/tracing
 echo x86-tsc >trace_clock
 events() {{ {enable}; }}
-for op in read write; do
+for op in $(yes 'read write' | head -n {ROUNDS}); do
 	echo >trace
 	events 1
 	case $op in
@@ -287,8 +292,11 @@ done
         *("--qemu-append", "-icount shift=0,sleep=off"),
     )
     found = re.findall(r"^instructions (\w+): (\d+) (\d+)$", result.stdout, re.M)
-    assert [op for op, *_ in found] == ["read", "write"], result.tail()
-    return {op: int(added) + int(taken) for op, added, taken in found}
+    assert len(found) == 2 * ROUNDS, result.tail()
+    return {
+        op: min(int(added) + int(taken) for name, added, taken in found if name == op)
+        for op in ("read", "write")
+    }
 
 
 def test_fewer_instructions(capsys):
