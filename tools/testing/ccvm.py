@@ -253,6 +253,8 @@ def run(arguments: argparse.Namespace) -> int:
     for path in arguments.add:
         if not path.exists():
             raise Failure(f"--add {path}: there is no such file")
+    if arguments.net and not arguments.deb and arguments.flavour == "debug":
+        raise Failure("--net: the debug kernel has no network")
     memory = machine.parse_size(arguments.mem)
     options = machine.Options(
         guest=arguments.guest,

@@ -139,6 +139,12 @@ def test_nodes_refused(options, word):
     assert f"--nodes {options[1]}: " in result.stderr and word in result.stderr
 
 
+def test_debug_kernel_has_no_network():
+    """Who asks for one there is told so."""
+    result = vm.run("true", "--debug", "--net", status=vm.SETUP)
+    assert "--net: the debug kernel has no network" in result.stderr
+
+
 def test_latency():
     """--latency-ms holds each request: 20 requests of 50 ms take a second."""
     result = vm.run(
