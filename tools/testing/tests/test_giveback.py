@@ -247,9 +247,9 @@ echo 1 >{EVENT}
 load; load
 echo "over: $(now)"
 # What a chunk costs depends on the host: on a quick one the first goes after 10 s,
-# and the next 3 s later.
+# and the second 3 s later.
 for n in $(seq 300); do
-	[ "$(grep -c 'cc_swiotlb_giveback:' /sys/kernel/tracing/trace)" -ge 3 ] && break
+	[ "$(grep -c 'cc_swiotlb_giveback:' /sys/kernel/tracing/trace)" -ge 2 ] && break
 	sleep 1
 done
 echo "end: $(now)"
@@ -272,7 +272,7 @@ def test_priced():
     )
     found = re.findall(r" (\d+\.\d+): cc_swiotlb_giveback: ", result.section("events"))
     events = [float(time) for time in found]
-    assert events, "nothing was given back"
+    assert len(events) >= 2, "hardly anything was given back"
     assert events[0] - over >= 9, events
     # What the last one took is paid for afterwards.
     paid = result.count("give_back_ns") / 1e9 * (1 - 1 / len(events))
