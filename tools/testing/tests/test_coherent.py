@@ -10,7 +10,6 @@ import re
 import pytest
 import vm
 
-EMULATION = "/sys/kernel/debug/cc_emul/stats"
 DRIVER = "/sys/bus/pci/drivers/nvme"
 CYCLES = 50
 CHUNK_BYTES = 2 << 20
@@ -22,7 +21,7 @@ NOISE_KIB = 12 << 10
 def _look(name: str) -> str:
     """Prints what there is to compare."""
     return (
-        f"{vm.show(f'emulation {name}', EMULATION)}; "
+        f"{vm.show(f'emulation {name}', vm.EMULATION)}; "
         f"{vm.show(f'stats {name}', vm.STATS)}; "
         f"echo '=== meminfo {name}'; cat /proc/meminfo"
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import vm
 
-EMULATION = "/sys/kernel/debug/cc_emul/stats"
 KNOBS = "/sys/module/cc_emul/parameters"
 
 # Only what the module converts is counted.
@@ -46,7 +45,7 @@ class Steps:
 
     def counters(self, name: str) -> None:
         """Prints the counters as a section."""
-        self._lines.append(vm.show(name, EMULATION))
+        self._lines.append(vm.show(name, vm.EMULATION))
 
     def run(self, convert: Path, *options: str, freed: bool = False) -> vm.Result:
         """Runs them all, compares the answers, and looks for complaints."""
@@ -168,18 +167,13 @@ def test_answered_wrongly(convert):
     steps = Steps()
     steps.do("alloc", "ok")
     steps.counters("before")
-    steps.shell(f"echo 1000,partly >{KNOBS}/refuse; cat {KNOBS}/refuse")
-    for _ in range(3):
-        steps.do("share 0 512", "error")
-    steps.counters("partly shared")
-    steps.shell(f"echo 0 >{KNOBS}/refuse")
-    steps.do("share 0 512", "ok")
-    steps.shell(f"echo 1000,partly >{KNOBS}/refuse")
-    for _ in range(3):
-        steps.do("unshare 0 512", "error")
-    steps.counters("partly private")
-    steps.shell(f"echo 0 >{KNOBS}/refuse")
-    steps.do("share 0 512", "ok")
+    for step in ("share", "unshare"):
+        steps.shell(f"echo 1000,partly >{KNOBS}/refuse; cat {KNOBS}/refuse")
+        for _ in range(3):
+            steps.do(f"{step} 0 512", "error")
+        steps.counters(f"partly {step}d")
+        steps.shell(f"echo 0 >{KNOBS}/refuse")
+        steps.do("share 0 512", "ok")
     # To make memory private is to accept it as well, which no host can do.
     steps.shell(f"echo 1000,falsely >{KNOBS}/refuse; cat {KNOBS}/refuse")
     steps.do("unshare 0 512", "error")
@@ -204,8 +198,8 @@ def test_answered_wrongly(convert):
 
     # That none was converted three times has a chance of 1 in 2^27.
     assert 0 < pages("shared_now", "partly shared") < 512
-    assert 0 < pages("shared_now", "partly private") < 512
-    assert 0 < pages("unaccepted_now", "partly private") < 512
+    assert 0 < pages("shared_now", "partly unshared") < 512
+    assert 0 < pages("unaccepted_now", "partly unshared") < 512
     assert pages("shared_now", "still shared") == 512
     assert pages("shared_now", "still private") == 0
     assert pages("mismatched_now", "still private") == 512

@@ -19,7 +19,6 @@ CAP = 96 * MIB
 # loses memory as well when it is refused.
 DISK = ("--nvme", "0", "--blk", "1", "--null-ms", "1000")
 
-EMULATION = "/sys/kernel/debug/cc_emul/stats"
 REFUSE = "/sys/module/cc_emul/parameters/refuse"
 
 LIBRARY = f"""
@@ -58,11 +57,11 @@ echo 1000{direction} >{REFUSE}
 load {seconds * 5 // 4 + 6} &
 for second in $(seq {seconds}); do
 	sleep 1
-	echo "astray: $(value {EMULATION} mismatched_now)"
+	echo "astray: $(value {vm.EMULATION} mismatched_now)"
 	awk '$1 == "State:" {{ print "kccd:", $2 }}' "/proc/$(pidof kccd)/status"
 done
 {vm.show("during", vm.STATS)}
-{vm.show("emulation", EMULATION)}
+{vm.show("emulation", vm.EMULATION)}
 start=$(now)
 echo 0 >{REFUSE}
 for i in $(seq 400); do
@@ -78,7 +77,7 @@ for i in $(seq 100); do
 	sleep 0.1
 done
 {vm.counters()}
-{vm.show("emulation after", EMULATION)}
+{vm.show("emulation after", vm.EMULATION)}
 """,
         *DISK,
         *("--cpus", "4", "--mem", "2G", "--nodes", str(nodes), "--allow-warnings"),
@@ -155,7 +154,7 @@ done
 echo 0 >{REFUSE}
 sleep 3
 {vm.counters()}
-{vm.show("emulation", EMULATION)}
+{vm.show("emulation", vm.EMULATION)}
 """,
         *DISK,
         *("--cpus", "4", "--mem", "2G", "--allow-warnings"),

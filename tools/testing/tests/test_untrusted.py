@@ -18,7 +18,6 @@ from lib.console import COMPLAINT
 SOURCES = vm.TESTING / "untrusted-host"
 WORKLOAD = ("--add", str(vm.TESTING / "workload"))
 SHOWN = 119
-EMULATION = "/sys/kernel/debug/cc_emul/stats"
 MIB = 1 << 20
 MEMORY = 1024 * MIB
 # Shared memory, and all of it: private memory has no file that could be handed over.
@@ -172,7 +171,7 @@ echo '=== steps'
 echo '=== kernel'
 dmesg | grep -c 'req.0:id'
 {vm.counters()}
-{vm.show("emulation", EMULATION)}
+{vm.show("emulation", vm.EMULATION)}
 """,
         *("--debug", "--blk", "0", "--nvme", "1", *WORKLOAD, *options),
         *("--vhost-blk", str(len(modes)), "--vhost-mode", names),

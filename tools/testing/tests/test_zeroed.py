@@ -9,7 +9,6 @@ import pytest
 import vm
 from host import Watcher
 
-EMULATION = "/sys/kernel/debug/cc_emul/stats"
 SCRAMBLE = "/sys/module/cc_emul/parameters/scramble"
 # A page of the pattern.
 PATTERN = "Z" * 4096
@@ -50,7 +49,7 @@ echo "=== small"; shared
 grow
 {vm.settle()}
 {vm.counters()}
-{vm.show("emulation", EMULATION)}
+{vm.show("emulation", vm.EMULATION)}
 """,
         *("--mem", "512M", "--shared-file", str(path), "--blk", "0"),
         *("--append", f"cc_swiotlb.watermark={SMALL} cc_swiotlb.idle_ms={IDLE_MS}"),

@@ -24,6 +24,8 @@ CLASSES = "/sys/kernel/debug/cc_swiotlb/classes"
 NODES = "/sys/kernel/debug/cc_swiotlb/nodes"
 DRAIN = "/sys/kernel/debug/cc_swiotlb/drain"
 PARAMETERS = "/sys/module/cc_swiotlb/parameters"
+# What the emulated host did, see ccvm.rst.
+EMULATION = "/sys/kernel/debug/cc_emul/stats"
 
 
 @dataclasses.dataclass
