@@ -111,6 +111,7 @@ void dt_sizes(struct dt *dt)
 void dt_offsets(struct dt *dt)
 {
 	static const size_t sizes[] = { 1, 511, 512, 2048, 4096, 5000 };
+	unsigned int stride = dt_every < PAGE_SIZE ? 7 : 1;
 	unsigned int i, s;
 	size_t offset;
 
@@ -118,7 +119,7 @@ void dt_offsets(struct dt *dt)
 		dma_set_min_align_mask(dt->dev, dt_masks[i]);
 
 		for (offset = 0; offset < PAGE_SIZE && !dt_failed();
-		     offset += dt_quick ? 41 : 1) {
+		     offset += dt_quick ? 41 : stride) {
 			for (s = 0; s < ARRAY_SIZE(sizes); s++) {
 				struct dt_map m;
 

@@ -23,7 +23,9 @@ QEMU = "qemu-system-x86_64"
 # Without five-level page tables: while the kernel identifies the CPU it forgets
 # for a moment that it uses them, and KASAN takes the memory that an interrupt in
 # this moment touches for none.
-CPU = "max,la57=off"
+# And without fast string instructions: QEMU copies byte by byte what the kernel leaves to
+# them, and eight bytes at a time what it does without.
+CPU = "max,la57=off,erms=off,fsrm=off"
 TCG_LAPIC_TIMER_HZ = 1_000_000_000
 
 # Above all guest memory and above the hole below 4 GiB, within the 40 address
