@@ -46,7 +46,7 @@ console goes to a file that is named there.  Without COMMAND there is an
 interactive shell, or, if standard input is not a terminal, the commands are
 read from it.
 
-In the guest: busybox, fio, mkfs.xfs, xfs_repair, mkfs.ext4, e2fsck; sysfs,
+In the guest: busybox, fio, mkfs.xfs, mkfs.ext4, e2fsck; sysfs,
 debugfs and tracefs mounted; /dev/nvme<N>n1, /dev/vd<X> (those of --blk, then those of
 --vhost-blk) and /dev/sd<X> (virtio-scsi and AHCI), 1 GiB each, empty.
 """
@@ -253,8 +253,10 @@ def run(arguments: argparse.Namespace) -> int:
     for path in arguments.add:
         if not path.exists():
             raise Failure(f"--add {path}: there is no such file")
-    if arguments.net and not arguments.deb and arguments.flavour == "debug":
-        raise Failure("--net: the debug kernel has no network")
+    if not arguments.deb and arguments.flavour == "debug":
+        for option in ("net", "scsi", "ahci"):
+            if getattr(arguments, option):
+                raise Failure(f"--{option}: the debug kernel has no driver for it")
     memory = machine.parse_size(arguments.mem)
     options = machine.Options(
         guest=arguments.guest,

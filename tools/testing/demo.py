@@ -37,7 +37,7 @@ done
 echo 2048 >{tracing}/buffer_size_kb
 echo 1 >{tracing}/events/swiotlb/swiotlb_unbounced/enable
 
-sh /host/workload/disk nvme0n1 xfs && echo 'passed: nvme' &&
+sh /host/workload/disk nvme0n1 ext4 && echo 'passed: nvme' &&
 	sh /host/workload/disk vda ext4 && echo 'passed: blk' &&
 	sh /host/workload/net {url} /tmp/file && echo 'passed: net'
 
@@ -183,10 +183,10 @@ class Report:
 
     def _show_verified(self) -> None:
         sent, received = mib(self.server.sent), mib(self.server.received)
-        filesystem = "made, filled, unmounted, checked"
+        filesystem = "ext4 made, filled, unmounted, checked"
         rows = (
-            ("nvme", "NVMe", f"fio with crc32c; xfs {filesystem}"),
-            ("blk", "virtio-blk", f"fio with crc32c; ext4 {filesystem}"),
+            ("nvme", "NVMe", f"fio with crc32c; {filesystem}"),
+            ("blk", "virtio-blk", f"fio with crc32c; {filesystem}"),
             ("net", "virtio-net", f"{sent} received, {received} sent, sha256"),
         )
         print("\nverified")

@@ -14,7 +14,7 @@ from lib.failure import Failure
 
 # The host's programs that the guest has besides busybox, with their libraries.
 STUBBED = ("fio",)
-PROGRAMS = ("fio", "mkfs.xfs", "xfs_repair", "mkfs.ext4", "e2fsck", "dmsetup")
+PROGRAMS = ("fio", "mkfs.xfs", "mkfs.ext4", "e2fsck", "dmsetup")
 # Where the host keeps them; sbin is not in an ordinary user's PATH.
 SEARCH = "/usr/bin:/usr/sbin:/bin:/sbin"
 BUSYBOX = Path("/usr/bin/busybox")

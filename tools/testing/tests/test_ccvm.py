@@ -139,10 +139,12 @@ def test_nodes_refused(options, word):
     assert f"--nodes {options[1]}: " in result.stderr and word in result.stderr
 
 
-def test_debug_kernel_has_no_network():
-    """Who asks for one there is told so."""
-    result = vm.run("true", "--debug", "--net", status=vm.SETUP)
-    assert "--net: the debug kernel has no network" in result.stderr
+@pytest.mark.parametrize("device", ["--net", "--scsi 1", "--ahci 1"])
+def test_debug_kernel_has_few_drivers(device):
+    """Who asks for a device that it has no driver for is told so."""
+    option, *number = device.split()
+    result = vm.run("true", "--debug", option, *number, status=vm.SETUP)
+    assert f"{option}: the debug kernel has no driver for it" in result.stderr
 
 
 def test_latency():

@@ -22,7 +22,7 @@ for disk in $(cd /sys/block && echo sd*); do
 	echo "io: $? $vendor"
 done
 first=$(grep -l QEMU /sys/block/sd*/device/vendor | cut -d / -f 4 | head -n 1)
-sh /host/workload/disk $first xfs 4M && echo 'xfs: ok'
+sh /host/workload/disk $first ext4 4M && echo 'ext4: ok'
 {vm.counters()}
 echo '=== end'
 """,
@@ -41,7 +41,7 @@ class TestScsiAndSata:
         result = _verified(swiotlb)
         done = re.findall(r"^io: (\d+) (\w+)", result.stdout, re.M)
         assert sorted(done) == [("0", "ATA")] * 7 + [("0", "QEMU")] * 2, result.tail()
-        assert "xfs: ok" in result.stdout, result.tail()
+        assert "ext4: ok" in result.stdout, result.tail()
 
     def test_no_errors(self, swiotlb):
         """The drivers had nothing to complain of either."""

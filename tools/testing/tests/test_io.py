@@ -24,7 +24,7 @@ def _run(guest: str, swiotlb: str) -> vm.Result:
             f"""
 {vm.wait_ready()}
 (
-	sh /host/workload/disk nvme0n1 xfs && sh /host/workload/disk vda ext4 &&
+	sh /host/workload/disk nvme0n1 ext4 && sh /host/workload/disk vda ext4 &&
 	sh /host/workload/disk vdb none 16M && sh /host/workload/net {server.url} /tmp/file
 )
 echo "io: $?"
@@ -45,7 +45,7 @@ def test_verified(guest, swiotlb):
     """Blocks, files and network traffic come back as they went out."""
     result = _run(guest, swiotlb)
     assert "io: 0" in result.stdout, result.tail()
-    for step in ("nvme0n1: fio", "nvme0n1: xfs", "vda: ext4", "net: sent"):
+    for step in ("nvme0n1: fio", "nvme0n1: ext4", "vda: ext4", "net: sent"):
         assert f"step: {step}" in result.stdout, result.tail()
     assert result.server.sent >= 20 << 20
     assert result.server.received >= 16 << 20

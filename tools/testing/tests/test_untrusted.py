@@ -59,7 +59,7 @@ def _honest() -> vm.Result:
     return vm.run(
         f"""
 {vm.wait_ready()}
-sh /host/workload/disk vda xfs 8M && sh /host/workload/disk vdb none 8M
+sh /host/workload/disk vda ext4 8M && sh /host/workload/disk vdb none 8M
 echo "disks: $?"
 {vm.counters()}
 """,
