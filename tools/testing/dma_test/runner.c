@@ -46,7 +46,7 @@ MODULE_PARM_DESC(zero, "expect cc_swiotlb.from_device=zero");
 
 unsigned int dt_every = 20000;
 module_param_named(every, dt_every, uint, 0444);
-MODULE_PARM_DESC(every, "try each size up to this many bytes");
+MODULE_PARM_DESC(every, "try each size up to this many bytes, and if that is a page each offset in it");
 
 unsigned int dt_seconds = 3;
 module_param_named(seconds, dt_seconds, uint, 0444);

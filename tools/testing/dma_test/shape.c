@@ -107,7 +107,10 @@ void dt_sizes(struct dt *dt)
 	}
 }
 
-/* Each of the 4096 offsets in a page, for sizes around the small classes. */
+/*
+ * Each of the 4096 offsets in a page, for sizes around the small classes. If few
+ * sizes are wanted, a stride of 7 bytes apart: each residue of 512 is met.
+ */
 void dt_offsets(struct dt *dt)
 {
 	static const size_t sizes[] = { 1, 511, 512, 2048, 4096, 5000 };

@@ -25,7 +25,7 @@ QEMU = "qemu-system-x86_64"
 # this moment touches for none.
 # And without fast string instructions: QEMU copies byte by byte what the kernel leaves to
 # them, and eight bytes at a time what it does without.
-CPU = "max,la57=off,erms=off,fsrm=off"
+CPU = "max,la57=off,erms=off,fsrm=off,fsrs=off,fzrm=off"
 TCG_LAPIC_TIMER_HZ = 1_000_000_000
 
 # Above all guest memory and above the hole below 4 GiB, within the 40 address

@@ -27,6 +27,7 @@ sh /host/workload/disk $first ext4 4M && echo 'ext4: ok'
 echo '=== end'
 """,
         *("--nvme", "0", "--blk", "0", "--scsi", "2", "--ahci", "7"),
+        *("--append", f"cc_swiotlb.watermark={vm.WRITE_BACK}"),
         *("--swiotlb", swiotlb, *WORKLOAD),
         timeout=300,
     )

@@ -12,9 +12,6 @@ REFUSED = (
     r"bytes for want of slots of \d+K?: [^;]+; [^;]+$"
 )
 IO = str(vm.TESTING / "workload")
-# What a file system writes back at once, into 256 requests that are mapped under a
-# lock.  The counters show that nothing is lost; test_burst.py is about what is short.
-WATERMARK = "128M"
 
 
 @vm.once
@@ -32,7 +29,7 @@ sleep 1
 {vm.counters()}
 """,
             *("--guest", guest, "--swiotlb", swiotlb, "--blk", "2", "--net"),
-            *("--add", IO, "--append", f"cc_swiotlb.watermark={WATERMARK}"),
+            *("--add", IO, "--append", f"cc_swiotlb.watermark={vm.WRITE_BACK}"),
             timeout=300,
         )
         result.server = server
