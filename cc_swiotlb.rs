@@ -22,6 +22,7 @@ mod pool;
 mod trace;
 
 use glue::{
+    link::Link,
     memory,
     sysfs::Folder,
     thread, //
@@ -29,8 +30,7 @@ use glue::{
 use kccd::Kccd;
 use kernel::{
     debugfs::Scope,
-    prelude::*,
-    sync::SetOnce, //
+    prelude::*, //
 };
 use pool::{
     show,
@@ -47,7 +47,7 @@ module! {
 }
 
 /// The pool, once it can serve. Never taken down: mappings may live until the machine stops.
-static POOL: SetOnce<&'static Pool> = SetOnce::new();
+static POOL: Link<Pool> = Link::new();
 
 /// Mappings that came before the pool.
 pub(crate) static EARLY: Counter = Counter::new(0);
@@ -55,7 +55,7 @@ pub(crate) static EARLY: Counter = Counter::new(0);
 /// The pool, if it can serve.
 #[inline]
 pub(crate) fn pool() -> Option<&'static Pool> {
-    POOL.copy()
+    POOL.get()
 }
 
 /// The module, which is built in and stays.
@@ -127,7 +127,7 @@ impl kernel::Module for CcSwiotlb {
         });
         if let Some(pool) = running {
             // From here on the hooks find it.
-            POOL.populate(pool);
+            POOL.set(Some(pool));
             pr_info!("on, watermark {}\n", params::watermark());
         }
         if let Err(error) = publish(running) {

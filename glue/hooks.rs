@@ -118,7 +118,8 @@ unsafe extern "C" fn __cc_swiotlb_unmap(
 ///
 /// # Safety
 ///
-/// `dev` must be a valid device, and the buffer that was mapped must still be there.
+/// `dev` must be a valid device, the buffer that was mapped must still be there, and it must be an RCU
+/// read-side critical section.
 #[export]
 unsafe extern "C" fn __cc_swiotlb_sync_for_cpu(
     dev: *mut bindings::device,
@@ -128,7 +129,8 @@ unsafe extern "C" fn __cc_swiotlb_sync_for_cpu(
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
     let copy = |part: &Mapping| bounce::to_private(dev, part);
-    crate::pool().is_some_and(|pool| pool.sync(dev, Phys::new(addr), size, copy))
+    // SAFETY: By the safety requirement.
+    crate::pool().is_some_and(|pool| unsafe { pool.sync(dev, Phys::new(addr), size, copy) })
 }
 
 /// The same from its original buffer.
@@ -144,7 +146,9 @@ unsafe extern "C" fn __cc_swiotlb_sync_for_device(
 ) -> bool {
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
-    crate::pool().is_some_and(|pool| pool.sync(dev, Phys::new(addr), size, bounce::to_shared))
+    let copy = bounce::to_shared;
+    // SAFETY: By the safety requirement.
+    crate::pool().is_some_and(|pool| unsafe { pool.sync(dev, Phys::new(addr), size, copy) })
 }
 
 /// Whether `addr` lies in one of our slots.

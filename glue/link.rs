@@ -2,17 +2,17 @@
 
 //! References that can be replaced while others read them.
 
+use super::once::read_once;
 use core::ptr;
 use kernel::sync::atomic::{
-    Acquire,
     Atomic,
     Release, //
 };
 
 /// A reference to something that is never freed, or nothing.
 ///
-/// [`Link::set`] publishes what it refers to with a release store, which pairs with the acquire load
-/// in [`Link::get`].
+/// [`Link::set`] publishes what it refers to with a release store. That pairs with the address
+/// dependency of whoever follows what [`Link::get`] returns, as with `rcu_dereference()`.
 ///
 /// # Invariants
 ///
@@ -27,8 +27,9 @@ impl<T: Sync + 'static> Link<T> {
     }
 
     /// What it refers to.
+    #[inline]
     pub(crate) fn get(&self) -> Option<&'static T> {
-        let target = self.0.load(Acquire).cast_const();
+        let target = read_once(&self.0).cast_const();
         // SAFETY: By the type invariant it is null, or valid for reads for ever.
         unsafe { target.as_ref() }
     }

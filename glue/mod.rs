@@ -15,6 +15,7 @@ pub(crate) mod irq;
 mod lend;
 pub(crate) mod link;
 pub(crate) mod memory;
+pub(crate) mod once;
 mod reclaim;
 pub(crate) mod sysfs;
 mod text;

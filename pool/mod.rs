@@ -64,10 +64,7 @@ use directory::Directory;
 use gate::Gates;
 use kernel::{
     prelude::*,
-    sync::{
-        atomic::Atomic,
-        rcu, //
-    },
+    sync::atomic::Atomic, //
 };
 use misuse::{
     Misuse,
@@ -286,33 +283,35 @@ impl Pool {
     /// Calls `copy` with that part of a mapping which `size` bytes from `addr` on are.
     ///
     /// Returns whether the address is ours. Any context but NMI.
+    ///
+    /// # Safety
+    ///
+    /// To be called in an RCU read-side critical section, so that the memory stays shared until the
+    /// copy is over, see design.rst.
     #[inline(always)]
-    pub(crate) fn sync(
+    pub(crate) unsafe fn sync(
         &self,
         dev: DmaDevice<'_>,
         addr: Phys,
         size: usize,
         copy: impl FnOnce(&Mapping),
     ) -> bool {
-        // So that the memory stays shared until the copy is over, see design.rst.
-        let _rcu = rcu::read_lock();
         let Some(span) = self.directory.get(addr) else {
             return false;
         };
-        let part = span.slot_at(addr).and_then(|(slot, binding)| {
-            let mapping = slot.slot.mapping(addr)?;
-            // As in `unmap()`; it may change later, but then the driver is in the wrong.
-            let part = mapping.part(addr, size)?;
-            span.is_bound_as(binding).then_some(part)
-        });
+        // If the span is bound anew meanwhile, the record is another slot's, but it is read as a whole:
+        // if it says that `addr` is within its mapping, that is so.
+        let part = span
+            .slot_at(addr)
+            .and_then(|(slot, _)| slot.slot.mapping(addr)?.part(addr, size));
         let Some(part) = part else {
             self.misuse(dev, Misuse::WrongAddress, addr, size);
             return true;
         };
-        copy(&part);
         if part.size() < size {
             self.misuse(dev, Misuse::PastTheEnd, addr, size);
         }
+        copy(&part);
         true
     }
 

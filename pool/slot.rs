@@ -27,6 +27,7 @@ use super::{
     },
     misuse::Misuse, //
 };
+use crate::glue::once::read_once;
 use kernel::{
     prelude::*,
     sync::{
@@ -48,11 +49,12 @@ use kernel::{
 const FIELD_BITS: u32 = 24;
 const SIZE_MASK: u64 = (1 << FIELD_BITS) - 1;
 const OFFSET_MASK: u64 = SPAN_BYTES as u64 - 1;
+/// A mapping owns the slot. While it is being undone the rest of the word is still there.
 const MAPPED: u64 = 1 << 63;
-/// The mapping is being undone; the rest of the word is still the mapping's.
-const ENDING: u64 = 1 << 62;
 /// The memory is lent, and is no mapping's.
-const LENT: u64 = 1 << 61;
+const LENT: u64 = 1 << 62;
+/// What is lent waits for others than its owner.
+const DEFERRED: u64 = 1 << 61;
 const FREE: u64 = 0;
 
 /// A mapping, or a part of one.
@@ -131,9 +133,9 @@ fn word_of(mark: u64, shared: Phys, size: usize) -> u64 {
 ///
 /// # Invariants
 ///
-/// - `word` is [`FREE`], or [`word_of`] the mapping that owns the slot, with [`ENDING`]
-///   set while that is undone, or of what is lent from the slot on, with [`ENDING`] set once its owner
-///   is done with it and others are not.
+/// - `word` is [`FREE`], or [`word_of`] the mapping that owns the slot, without [`MAPPED`] while that
+///   is undone, or of what is lent from the slot on, with [`DEFERRED`] set once its owner is done with
+///   it and others are not.
 /// - While a mapping owns the slot, `orig` is that mapping's original address.
 pub(crate) struct Slot {
     orig: Atomic<u64>,
@@ -165,7 +167,7 @@ impl Slot {
     /// What the record says, if `word` is its word; `addr` lies in the same span.
     #[inline]
     fn decode(&self, word: u64, addr: Phys) -> Option<Mapping> {
-        if word & (MAPPED | ENDING) != MAPPED {
+        if word & MAPPED == 0 {
             return None;
         }
         let span = addr.raw() - addr.offset_in(SPAN_SHIFT) as u64;
@@ -173,7 +175,7 @@ impl Slot {
         // the two loads, `mapping()` and `claim()` find out before anybody uses it.
         Some(Mapping {
             shared: Phys::new(span | ((word >> FIELD_BITS) & OFFSET_MASK)),
-            orig: Phys::new(self.orig.load(Relaxed)),
+            orig: Phys::new(read_once(&self.orig)),
             size: (word & SIZE_MASK) as usize,
         })
     }
@@ -181,11 +183,12 @@ impl Slot {
     /// The mapping that owns the slot, which `addr` lies in.
     #[inline]
     pub(crate) fn mapping(&self, addr: Phys) -> Option<Mapping> {
-        let word = self.word.load(Acquire);
+        let word = read_once(&self.word);
+        smp_mb(Read);
         let mapping = self.decode(word, addr)?;
         smp_mb(Read);
         // If it was undone meanwhile, the driver syncs what it unmaps.
-        (self.word.load(Relaxed) == word).then_some(mapping)
+        (read_once(&self.word) == word).then_some(mapping)
     }
 
     /// Claims the mapping of `size` bytes at `addr` for whoever undoes it: nobody else will, and
@@ -198,8 +201,8 @@ impl Slot {
             return None;
         }
         let word = word_of(MAPPED, addr, size);
-        // INVARIANT: Ending.
-        self.word.cmpxchg(word, word | ENDING, Acquire).ok()?;
+        // INVARIANT: It is undone from here on.
+        self.word.cmpxchg(word, word & !MAPPED, Acquire).ok()?;
         // INVARIANT: The word says so, and with it came the original address.
         Some(Mapping {
             shared: addr,
@@ -223,8 +226,8 @@ impl Slot {
         if mapping.shared != addr {
             return Err(Misuse::WrongAddress);
         }
-        // INVARIANT: Ending.
-        let claimed = self.word.cmpxchg(word, word | ENDING, Acquire);
+        // INVARIANT: It is undone from here on.
+        let claimed = self.word.cmpxchg(word, word & !MAPPED, Acquire);
         let claimed = claimed.ok().and_then(|word| self.decode(word, addr));
         claimed.ok_or(Misuse::DoubleUnmap)
     }
@@ -258,7 +261,7 @@ impl Slot {
     pub(super) fn defer(&self, addr: Phys, bytes: usize) -> bool {
         let word = word_of(LENT, addr, bytes);
         // INVARIANT: Its owner is done with it.
-        bytes <= CHUNK_BYTES && self.word.cmpxchg(word, word | ENDING, Full).is_ok()
+        bytes <= CHUNK_BYTES && self.word.cmpxchg(word, word | DEFERRED, Full).is_ok()
     }
 
     /// Keeps a number for the caller of [`Self::defer`], where a mapping has its original address.

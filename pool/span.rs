@@ -37,12 +37,14 @@ use super::{
     slot::Slot,
     stats::Counter, //
 };
-use crate::glue::link::Link;
+use crate::glue::{
+    link::Link,
+    once::read_once, //
+};
 use kernel::{
     alloc::AllocError,
     prelude::*,
     sync::atomic::{
-        Acquire,
         Atomic,
         Relaxed,
         Release, //
@@ -212,13 +214,13 @@ impl Span {
 
     /// What the span is bound to.
     pub(crate) fn binding(&self) -> Binding {
-        // Pairs with `set_binding()`.
-        Binding(self.binding.load(Acquire))
+        // Pairs with `set_binding()`: where the record is depends on it.
+        Binding(read_once(&self.binding))
     }
 
     /// Whether it is still bound as it was, after a claim that was an acquire.
     pub(crate) fn is_bound_as(&self, binding: Binding) -> bool {
-        self.binding.load(Relaxed) == binding.0
+        self.binding() == binding
     }
 
     fn set_binding(&self, bound_to: Option<Use>) {

@@ -42,3 +42,13 @@ mod sync {
         }
     }
 }
+
+mod glue {
+    pub(crate) mod once {
+        use crate::atomics::{Atomic, Relaxed};
+
+        pub(crate) fn read_once(from: &Atomic<u64>) -> u64 {
+            from.load(Relaxed)
+        }
+    }
+}
