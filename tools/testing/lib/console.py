@@ -17,6 +17,9 @@ HANG = re.compile(
     r"soft lockup|hard LOCKUP|blocked for more than|detected stalls|self-detected stall"
     r"|workqueue lockup"
 )
+# All is over but for CPUs that are told to stop. One that QEMU runs late may still hand
+# tasks to those that have, of which the scheduler warns.
+DOWN = re.compile(r"reboot: Power down")
 PANIC = re.compile(r"Kernel panic - not syncing")
 # A breakpoint stands in for a jump while that is patched. All CPUs are told when it is
 # over, but one that QEMU emulates may run into it then, once in thousands of boots.
@@ -34,6 +37,7 @@ class Console:
         self.complaints: list[str] = []
         self.hangs: list[str] = []
         self.panic = ""
+        self._down = False
 
     def feed(self, data: bytes) -> None:
         """Takes the next bytes of output."""
@@ -56,6 +60,8 @@ class Console:
         del self.tail[:-TAIL_LINES]
         if PANIC.search(line):
             self.panic = self.panic or line
+        elif self._down or DOWN.search(line):
+            self._down = True
         elif HANG.search(line):
             self.hangs.append(line)
         elif COMPLAINT.search(line):

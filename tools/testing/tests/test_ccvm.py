@@ -187,6 +187,16 @@ def test_breakpoint_that_is_gone(oops, panic, found):
     assert seen.ran_into_breakpoint() == found
 
 
+def test_warning_behind_the_end():
+    """CPUs that are stopping may be warned of; nothing else is overlooked."""
+    seen = console.Console()
+    seen.feed(b"[    1.3] WARNING: at f\n[    1.4] reboot: Power down\n")
+    seen.feed(b"[    1.5] WARNING: at set_task_cpu+0x96\n[    1.6] Call Trace:\n")
+    seen.feed(b"[    1.7] Kernel panic - not syncing: f\n")
+    assert seen.complaints == ["[    1.3] WARNING: at f"]
+    assert seen.panic
+
+
 @pytest.mark.parametrize("times,status", [(1, 0), (3, 125)])
 def test_qemu_gives_up(times, status):
     """A QEMU that gives up while the guest boots is started again, not for ever."""

