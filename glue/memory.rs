@@ -131,21 +131,19 @@ impl SharedMemory {
         self.0.bytes()
     }
 
-    /// Makes the memory private again and frees it. If that fails it is shared once more, zeroed: an
-    /// error is what came of that.
+    /// Makes the memory private again and frees it.
     ///
     /// May sleep, and takes long, as [`UnsureMemory::share`].
     ///
     /// # Safety
     ///
     /// Nobody else may access the memory any more.
-    pub(crate) unsafe fn make_private(self) -> Result<(), Result<Self, UnsureMemory>> {
+    pub(crate) unsafe fn make_private(self) -> Result<(), UnsureMemory> {
         // What was bounced is gone before the pages change hands, whatever the conversion does.
         self.0.zero();
         // SAFETY: The range is a block of the direct map, page-aligned, and ours.
         if unsafe { bindings::cc_swiotlb_unshare(self.0.vaddr(), 1 << self.0.order) } != 0 {
-            // It may be private by now, or a part of it. If the host shares it all is well again.
-            return Err(UnsureMemory(self.0).share());
+            return Err(UnsureMemory(self.0));
         }
         // Conversion leaves anything in it, depending on the platform and the host.
         self.0.zero();

@@ -74,6 +74,15 @@ impl Holdings {
         leaked.map_or(0, |it| it.memory.bytes() as u64)
     }
 
+    /// Keeps memory that was shared for `node`, and that the host has refused to make private.
+    pub(super) fn refuse(&mut self, memory: UnsureMemory, node: usize) {
+        self.refused = Some(Refused {
+            memory,
+            node,
+            was_shared: true,
+        });
+    }
+
     /// Whether `node` can grow by memory that counts as shared already.
     pub(super) fn has_counted(&self, node: usize) -> bool {
         let mut leaving = self.leaving.iter();
@@ -193,24 +202,21 @@ impl Kccd {
     }
 
     /// Takes an unbound chunk of `node` out of the pool, to be given back before long. Returns its
-    /// size in bytes, 0 if there is none. May sleep.
-    pub(super) fn remove(&mut self, node: usize) -> usize {
+    /// size in bytes, [`None`] if there is none. May sleep.
+    pub(super) fn remove(&mut self, node: usize) -> Option<usize> {
         let Holdings {
             leaving, vacant, ..
         } = &mut self.holdings;
         // Nothing may fail once the chunk is out.
-        let room = leaving.reserve(1, GFP_NOWAIT);
-        let room = room.and_then(|()| vacant.reserve(leaving.len() + 2, GFP_NOWAIT));
-        let node = self.pool.nodes().nth(node).filter(|_| room.is_ok());
-        let Some(chunk) = node.and_then(|node| node.stock.remove()) else {
-            return 0;
-        };
+        leaving.reserve(1, GFP_NOWAIT).ok()?;
+        vacant.reserve(leaving.len() + 2, GFP_NOWAIT).ok()?;
+        let chunk = self.pool.nodes().nth(node)?.stock.remove()?;
         for span in chunk.spans() {
             self.pool.directory.set(span.base(), None);
         }
         // There is room.
         let _ = leaving.push_within_capacity((chunk, GracePeriod::start()));
-        chunk.span_count() * SPAN_BYTES
+        Some(chunk.span_count() * SPAN_BYTES)
     }
 
     /// Makes the chunk private that has left first, see [`Holdings::has_left`]. Returns whether the
@@ -225,42 +231,29 @@ impl Kccd {
         }
         let (chunk, _) = self.holdings.leaving.remove(0).ok()?;
         let memory = chunk.take_memory()?;
-        let bytes = memory.bytes();
+        let (node, bytes) = (chunk.node(), memory.bytes());
         let begun = Instant::<Monotonic>::now();
         // SAFETY: No slot of it was in use when it left, and none was handed out since: it is in no
         // stock. Syncs of mappings that were over were in RCU sections that have ended.
-        let done = unsafe { memory.make_private() };
-        let ns = begun.elapsed().as_nanos().max(0) as u64;
-        self.state.chunk_ns = self.state.chunk_ns.max(per_chunk(ns, bytes));
-        let stats = &self.pool.stats;
-        let is_private = done.is_ok();
-        match done {
-            Ok(()) => {
-                stats.given_back.done.add(1);
-                stats.given_back.bytes.add(bytes as u64);
-                stats.given_back.ns.add(ns);
-                trace::giveback(chunk.node(), bytes, self.pool.shared_bytes());
-            }
-            Err(Ok(memory)) => {
-                stats.given_back.failed.add(1);
-                // It goes on serving.
-                chunk.place(memory, chunk.node());
-                self.enlist(chunk);
-                return Some(false);
-            }
-            Err(Err(memory)) => {
-                stats.given_back.failed.add(1);
-                stats.shared.failed.add(1);
-                // There was none, see above.
-                self.holdings.refused = Some(Refused {
-                    memory,
-                    node: chunk.node(),
-                    was_shared: true,
-                });
-            }
-        }
+        let refused = unsafe { memory.make_private() }.err();
         // There is room: `remove()` made it.
         let _ = self.holdings.vacant.push_within_capacity(chunk);
+        let given_back = &self.pool.stats.given_back;
+        let is_private = refused.is_none();
+        if let Some(memory) = refused {
+            given_back.failed.add(1);
+            self.holdings.refuse(memory, node);
+            // It may be private by now, or a part of it. If the host shares it, it goes on serving.
+            let _ = self.share_one(node);
+        }
+        let ns = begun.elapsed().as_nanos().max(0) as u64;
+        self.state.chunk_ns = self.state.chunk_ns.max(per_chunk(ns, bytes));
+        if is_private {
+            given_back.done.add(1);
+            given_back.bytes.add(bytes as u64);
+            given_back.ns.add(ns);
+            trace::giveback(node, bytes, self.pool.shared_bytes());
+        }
         Some(is_private)
     }
 }
@@ -268,16 +261,4 @@ impl Kccd {
 /// What a chunk would take if `bytes` took `ns` nanoseconds.
 fn per_chunk(ns: u64, bytes: usize) -> u64 {
     ns.saturating_mul((CHUNK_BYTES / bytes.max(1)) as u64)
-}
-
-#[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
-impl Holdings {
-    /// Memory that was shared for `node`, and that the host has refused to make private or to share.
-    pub(super) fn refuse(&mut self, memory: UnsureMemory, node: usize) {
-        self.refused = Some(Refused {
-            memory,
-            node,
-            was_shared: true,
-        });
-    }
 }

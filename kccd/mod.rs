@@ -68,8 +68,6 @@ struct State {
     /// What the policy is asked with.
     nodes: KVec<NodeView>,
     view: View,
-    /// Failures to make memory private in a row.
-    private_failures: u32,
     window_began_ms: u64,
     drained_ms: u64,
     /// What a chunk takes to convert, in nanoseconds.
@@ -149,15 +147,7 @@ impl Kccd {
                 _ if self.pool.bell.is_stopped() => return (0, Some(1)),
                 Action::Grow(node) => self.grow(node),
                 Action::Bind(node) => self.bind(node),
-                Action::Relieve(node) => {
-                    let bytes = self.let_go(node) as u64;
-                    let view = &mut self.state.view;
-                    view.wanted_bytes = view.wanted_bytes.saturating_sub(bytes);
-                }
-                Action::GiveBack(node) => {
-                    self.let_go(node);
-                    self.state.pace();
-                }
+                Action::GiveBack(node) => self.let_go(node),
                 Action::MakePrivate => self.make_private(),
                 Action::TurnWindow => self.turn_window(),
                 Action::Sleep(timeout_ms) => {
@@ -241,55 +231,42 @@ impl Kccd {
 
     fn grow(&mut self, node: usize) {
         let grown = self.grow_node(node);
-        let Some(view) = self.state.nodes.get_mut(node) else {
-            return;
-        };
-        self.pool.refusals.set_obstacle(grown.err());
-        if grown.is_ok() {
-            view.grow_failures = 0;
-        } else {
-            view.grow_failures = view.grow_failures.saturating_add(1);
-            view.grow_at_ms = machine::now_ms() + policy::backoff_ms(view.grow_failures);
+        if let Some(view) = self.state.nodes.get_mut(node) {
+            view.grow.note(grown.is_ok(), machine::now_ms());
         }
+        self.pool.refusals.set_obstacle(grown.err());
     }
 
     /// Binds a span for the first class below its watermark.
     fn bind(&mut self, number: usize) {
-        let bound = self.pool.nodes().nth(number).is_some_and(|node| {
+        if let Some((node, view)) = self.pool.nodes().zip(&mut self.state.nodes).nth(number) {
             let mut depots = SizeClass::ALL.into_iter().map(|class| node.depot(class));
             let low = depots.find(|depot| depot.is_low());
-            low.is_some_and(|depot| depot.bind_ahead(&node.stock))
-        });
-        if let (false, Some(view)) = (bound, self.state.nodes.get_mut(number)) {
-            view.bind_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
+            let bound = low.is_some_and(|depot| depot.bind_ahead(&node.stock));
+            view.bind.note(bound, machine::now_ms());
         }
     }
 
-    /// Takes a chunk of a node out of the pool; returns its size in bytes.
-    fn let_go(&mut self, node: usize) -> usize {
+    /// Takes a chunk of a node out of the pool.
+    fn let_go(&mut self, node: usize) {
         let bytes = self.remove(node);
-        if bytes == 0 {
+        let view = &mut self.state.view;
+        match bytes {
+            Some(bytes) => view.wanted_bytes = view.wanted_bytes.saturating_sub(bytes as u64),
             // There is no memory to remember it with.
-            self.state.view.private_at_ms = machine::now_ms() + u64::from(policy::DEAF_MS);
+            None => view.private.note(false, machine::now_ms()),
         }
-        bytes
+        self.state.pace();
     }
 
     /// Makes a chunk private that has left.
     fn make_private(&mut self) {
-        let Some(done) = self.make_one_private() else {
-            return;
-        };
-        let state = &mut self.state;
-        let now_ms = machine::now_ms();
-        if done {
-            state.private_failures = 0;
-        } else {
-            // It was paid for all the same.
-            state.private_failures = state.private_failures.saturating_add(1);
-            state.view.private_at_ms = now_ms + policy::backoff_ms(state.private_failures);
+        if let Some(done) = self.make_one_private() {
+            let now_ms = machine::now_ms();
+            self.state.view.private.note(done, now_ms);
+            // What failed was paid for all the same.
+            self.state.paid(now_ms);
         }
-        state.paid(now_ms);
     }
 
     fn turn_window(&mut self) {

@@ -64,6 +64,27 @@ impl Idle {
     }
 }
 
+/// When something may be tried again that can fail.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Retry {
+    /// At this time, in milliseconds since boot.
+    pub(crate) at_ms: u64,
+    /// How long the last pause was; 0 after a success.
+    pub(crate) pause_ms: u64,
+}
+
+impl Retry {
+    /// Notes at `now_ms` whether it was done. The pause after a failure is 10 ms, doubled with each
+    /// failure, up to half a second. So growth is back within a second after its obstacle is gone.
+    pub(crate) fn note(&mut self, done: bool, now_ms: u64) {
+        self.pause_ms = match done {
+            true => 0,
+            false => (self.pause_ms * 2).clamp(10, 500),
+        };
+        self.at_ms = now_ms + self.pause_ms;
+    }
+}
+
 /// How a NUMA node stands, in spans.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct NodeView {
@@ -82,11 +103,8 @@ pub(crate) struct NodeView {
     /// Whether there is memory to grow by that counts as shared already: it is on its way out, or was
     /// refused.
     pub(crate) has_counted: bool,
-    /// When growing and binding may be tried again after a failure.
-    pub(crate) grow_at_ms: u64,
-    pub(crate) bind_at_ms: u64,
-    /// Failures to grow in a row.
-    pub(crate) grow_failures: u32,
+    pub(crate) grow: Retry,
+    pub(crate) bind: Retry,
 }
 
 impl NodeView {
@@ -142,8 +160,9 @@ pub(crate) struct View {
     pub(crate) wanted_bytes: u64,
     /// Whether a chunk that has left can be made private.
     pub(crate) has_left: bool,
-    /// When making private may be tried again after a failure, and when what idles may go.
-    pub(crate) private_at_ms: u64,
+    /// Making chunks private.
+    pub(crate) private: Retry,
+    /// When what idles may go.
     pub(crate) give_back_at_ms: u64,
     /// When the current window is over; [`None`] if no need is ever forgotten.
     pub(crate) window_ends_ms: Option<u64>,
@@ -165,10 +184,8 @@ pub(crate) enum Action {
     Grow(usize),
     /// Bind a span on a node, ahead of need.
     Bind(usize),
-    /// Take a chunk of a node out of the pool, because it idles.
+    /// Take a chunk of a node out of the pool, because it idles or the kernel wants memory back.
     GiveBack(usize),
-    /// The same, because the kernel wants memory back.
-    Relieve(usize),
     /// Make private what has left.
     MakePrivate,
     /// Begin a new window, and have CPUs return what they do not use.
@@ -180,59 +197,47 @@ pub(crate) enum Action {
 /// What to do next. What mappings need comes first.
 pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
     let each = || nodes.iter().enumerate();
-    let is_due = |at_ms: u64| view.now_ms >= at_ms;
-    // When the first thing is due that is not yet.
+    // When the first thing is due of those that there are to do.
     let mut timer = u64::MAX;
-    for (node, it) in each().filter(|(_, it)| it.to_bind > 0 && it.bindable > 0) {
-        if is_due(it.bind_at_ms) {
-            return Action::Bind(node);
-        }
-        timer = timer.min(it.bind_at_ms);
+    let mut is_due = |at_ms: u64| {
+        timer = timer.min(at_ms);
+        at_ms <= view.now_ms
+    };
+    let can_bind = |it: &NodeView| it.to_bind > 0 && it.bindable > 0;
+    let mut binding = each().filter(|(_, it)| can_bind(it));
+    if let Some((node, _)) = binding.find(|(_, it)| is_due(it.bind.at_ms)) {
+        return Action::Bind(node);
     }
-    let lacking = || each().filter(|(_, node)| node.missing() > 0 && view.may_grow(node));
-    let can_grow = lacking().filter(|(_, node)| is_due(node.grow_at_ms));
-    if let Some((node, _)) = can_grow.max_by_key(|(_, node)| node.missing()) {
+    let lacking = each().filter(|(_, it)| it.missing() > 0 && view.may_grow(it));
+    let can_grow = lacking.filter(|(_, it)| is_due(it.grow.at_ms));
+    if let Some((node, _)) = can_grow.max_by_key(|(_, it)| it.missing()) {
         return Action::Grow(node);
     }
-    timer = lacking().fold(timer, |timer, (_, node)| timer.min(node.grow_at_ms));
-    if is_due(view.private_at_ms) {
-        if view.has_left {
-            return Action::MakePrivate;
-        }
-        // Rounded to whole chunks.
-        let is_wanted = view.wanted_bytes >= CHUNK_BYTES as u64 / 2;
-        let unused = |node: &NodeView| is_wanted && node.can_give(node.unused_spans());
-        if let Some((node, _)) = each().find(|(_, node)| unused(node)) {
-            return Action::Relieve(node);
-        }
-    } else if view.has_left {
-        timer = timer.min(view.private_at_ms);
+    if view.has_left && is_due(view.private.at_ms) {
+        return Action::MakePrivate;
     }
-    if let Some(window_ends) = view.window_ends_ms {
-        let go_at = view.give_back_at_ms.max(view.private_at_ms);
-        match each().find(|(_, node)| node.can_give(node.idle_spans())) {
-            Some((node, _)) if is_due(go_at) => return Action::GiveBack(node),
-            Some(_) => timer = timer.min(go_at),
-            None => (),
+    // Rounded to whole chunks.
+    let is_wanted = view.wanted_bytes >= CHUNK_BYTES as u64 / 2;
+    let mut unused = each().filter(|(_, it)| is_wanted && it.can_give(it.unused_spans()));
+    if let Some((node, _)) = unused.find(|_| is_due(view.private.at_ms)) {
+        return Action::GiveBack(node);
+    }
+    if let Some(window_ends_ms) = view.window_ends_ms {
+        let go_at_ms = view.give_back_at_ms.max(view.private.at_ms);
+        let mut idle = each().filter(|(_, it)| it.can_give(it.idle_spans()));
+        if let Some((node, _)) = idle.find(|_| is_due(go_at_ms)) {
+            return Action::GiveBack(node);
         }
         // Something may idle before long: what is remembered will be forgotten, and what CPUs hold
         // will come home.
         let unused: u64 = nodes.iter().map(NodeView::unused_spans).sum();
-        if unused + view.cached_spans >= SPANS_PER_CHUNK as u64 {
-            if is_due(window_ends) {
-                return Action::TurnWindow;
-            }
-            timer = timer.min(window_ends);
+        let may_idle = unused + view.cached_spans >= SPANS_PER_CHUNK as u64;
+        if may_idle && is_due(window_ends_ms) {
+            return Action::TurnWindow;
         }
     }
     let ms = timer.saturating_sub(view.now_ms).clamp(1, 60_000) as u32;
     Action::Sleep((timer < u64::MAX).then_some(ms))
-}
-
-/// How long to wait after `failures` failures in a row, in milliseconds: 10, doubled with each
-/// failure, up to half a second. So growth is back within a second after its obstacle is gone.
-pub(crate) fn backoff_ms(failures: u32) -> u64 {
-    (10 << failures.saturating_sub(1).min(6)).min(500)
 }
 
 /// The share of one node of what is wanted on `nodes` nodes together.

@@ -40,7 +40,7 @@ mod tests {
         pool.drain(None);
         drop(irq);
         assert!(was_zeroed.iter().all(|it| *it == Some(true)));
-        assert_eq!(kccd.remove(0), CHUNK_BYTES);
+        assert_eq!(kccd.remove(0), Some(CHUNK_BYTES));
         assert_eq!(make_private(&mut kccd), Some(true));
         Ok(())
     }
@@ -61,7 +61,7 @@ mod tests {
         pool.drain(None);
         drop(irq);
         assert!(found.iter().all(|it| *it == Some(true)));
-        assert_eq!(kccd.remove(0), CHUNK_BYTES);
+        assert_eq!(kccd.remove(0), Some(CHUNK_BYTES));
         assert_eq!(make_private(&mut kccd), Some(true));
         Ok(())
     }
@@ -74,10 +74,10 @@ mod tests {
         let first = pool.lend_pages(None, SZ_4K, false).ok_or(ENOMEM)?;
         let second = pool.lend_pages(None, SZ_4K, false).ok_or(ENOMEM)?;
         drop(first);
-        assert_eq!(kccd.remove(0), 0);
+        assert_eq!(kccd.remove(0), None);
         assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);
         drop(second);
-        assert_eq!(kccd.remove(0), CHUNK_BYTES);
+        assert_eq!(kccd.remove(0), Some(CHUNK_BYTES));
         assert_eq!(make_private(&mut kccd), Some(true));
         Ok(())
     }
@@ -94,7 +94,7 @@ mod tests {
         assert!(kccd.grow_node(0).is_ok());
         assert!(kccd.pool.lend_pages(None, CHUNK_BYTES, false).is_some());
         assert_eq!(stats.lend_refused.get(), 1);
-        assert_eq!(kccd.remove(0), CHUNK_BYTES);
+        assert_eq!(kccd.remove(0), Some(CHUNK_BYTES));
         assert_eq!(make_private(&mut kccd), Some(true));
         Ok(())
     }

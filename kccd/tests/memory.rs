@@ -58,7 +58,7 @@ mod tests {
             assert!(kccd.grow_node(0).is_ok());
             assert_eq!(unbound(), SPANS_PER_CHUNK);
             assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);
-            assert_eq!(kccd.remove(0), CHUNK_BYTES);
+            assert_eq!(kccd.remove(0), Some(CHUNK_BYTES));
             assert_eq!(unbound(), 0);
             // It counts until it is private.
             assert_eq!(kccd.holdings.bytes(), CHUNK_BYTES as u64);
@@ -67,7 +67,7 @@ mod tests {
             let stats = &pool.stats;
             assert!(stats.shared.done.get() == round && stats.given_back.done.get() == round);
         }
-        assert_eq!(kccd.remove(0), 0);
+        assert_eq!(kccd.remove(0), None);
         Ok(())
     }
 
@@ -89,7 +89,7 @@ mod tests {
         assert!(begun.elapsed().as_millis() < i64::from(LONG_MS) / 2);
         drop(lent);
         for _ in 0..CHUNKS {
-            assert_eq!(kccd.remove(0), CHUNK_BYTES);
+            assert_eq!(kccd.remove(0), Some(CHUNK_BYTES));
             assert_eq!(make_private(&mut kccd), Some(true));
         }
         Ok(())
@@ -101,7 +101,7 @@ mod tests {
         let pool = kccd.pool;
         assert!(kccd.grow_node(0).is_ok());
         let conversions = pool.stats.shared.done.get();
-        assert_eq!(kccd.remove(0), CHUNK_BYTES);
+        assert_eq!(kccd.remove(0), Some(CHUNK_BYTES));
         assert!(kccd.grow_node(0).is_ok());
         assert_eq!(kccd.holdings.bytes(), 0);
         assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);
@@ -118,7 +118,7 @@ mod tests {
         let memory = PrivateMemory::new(0, CHUNK_BYTES).ok_or(ENOMEM)?;
         pool.directory.prepare(memory.base(), CHUNK_BYTES)?;
         assert!(kccd.grow_node(0).is_ok());
-        assert_eq!(kccd.remove(0), CHUNK_BYTES);
+        assert_eq!(kccd.remove(0), Some(CHUNK_BYTES));
         kccd.holdings.refuse(memory.into(), 0);
         assert_eq!(kccd.holdings.bytes(), 2 * CHUNK_BYTES as u64);
         assert!(kccd.holdings.has_counted(0));

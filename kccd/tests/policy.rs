@@ -4,13 +4,13 @@
 
 use crate::{
     kccd::policy::{
-        backoff_ms,
         next,
         reserves,
         share,
         Action::*,
         Idle,
         NodeView,
+        Retry,
         View, //
     },
     pool::class::CHUNK_BYTES, //
@@ -39,6 +39,14 @@ mod tests {
         }
     }
 
+    /// A pause that ends at that time.
+    fn until(at_ms: u64) -> Retry {
+        Retry {
+            at_ms,
+            ..Retry::default()
+        }
+    }
+
     /// A moment in which time does not matter.
     fn view() -> View {
         View {
@@ -61,7 +69,10 @@ mod tests {
             ready: SPANS,
             ..node(20, 7)
         };
-        let late = |it: NodeView, grow_at_ms| NodeView { grow_at_ms, ..it };
+        let late = |it: NodeView, at_ms| NodeView {
+            grow: until(at_ms),
+            ..it
+        };
         let idle = NodeView {
             demand: 0,
             ..node(0, SPANS + 40)
@@ -116,7 +127,7 @@ mod tests {
     fn a_bind_that_failed_is_tried_again() {
         let node = NodeView {
             to_bind: 3,
-            bind_at_ms: NOW + 4,
+            bind: until(NOW + 4),
             ..node(20, SPANS)
         };
         assert_eq!(next(&[node], &view()), Sleep(Some(4)));
@@ -167,8 +178,8 @@ mod tests {
         for (unbound, wanted_bytes, action) in [
             (SPANS, 100 * chunk, Sleep(None)),
             (SPANS + 3, 100 * chunk, Sleep(None)),
-            (SPANS + 4, 100 * chunk, Relieve(0)),
-            (SPANS + 4, chunk, Relieve(0)),
+            (SPANS + 4, 100 * chunk, GiveBack(0)),
+            (SPANS + 4, chunk, GiveBack(0)),
             (SPANS + 4, chunk / 2 - 1, asleep),
             (SPANS + 4, 0, asleep),
         ] {
@@ -209,7 +220,7 @@ mod tests {
         ] {
             let view = View {
                 has_left,
-                private_at_ms,
+                private: until(private_at_ms),
                 ..view()
             };
             assert_eq!(next(&[node], &view), action);
@@ -230,7 +241,7 @@ mod tests {
         ] {
             let mut view = View {
                 give_back_at_ms,
-                private_at_ms,
+                private: until(private_at_ms),
                 ..view()
             };
             assert_eq!(next(&[idle], &view), action);
@@ -267,15 +278,21 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_half_a_second() {
-        for (failures, ms) in [
-            (0, 10),
-            (1, 10),
-            (2, 20),
-            (6, 320),
-            (7, 500),
-            (u32::MAX, 500),
+        let mut retry = Retry::default();
+        for (done, ms) in [
+            (false, 10),
+            (false, 20),
+            (false, 40),
+            (true, 0),
+            (true, 0),
+            (false, 10),
         ] {
-            assert_eq!(backoff_ms(failures), ms);
+            retry.note(done, NOW);
+            assert_eq!(retry.at_ms, NOW + ms);
+        }
+        for ms in [20, 40, 80, 160, 320, 500, 500, 500] {
+            retry.note(false, NOW);
+            assert_eq!(retry.at_ms, NOW + ms);
         }
     }
 
