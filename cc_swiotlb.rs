@@ -108,7 +108,7 @@ fn start() -> Result<&'static Pool> {
     let pool = glue::leak(KBox::pin_init(Pool::new(memory::nodes()), GFP_KERNEL)?);
     let mut kccd = Kccd::new(pool)?;
     if let Some(obstacle) = kccd.fill() {
-        pr_warn!("not all memory could be made ready ({obstacle:?}), kccd goes on\n");
+        pr_warn!("not all memory could be made ready ({obstacle}), kccd goes on\n");
     }
     if let Err(error) = glue::register() {
         pr_warn!("neither memory pressure nor CPU hotplug is heard of ({error:?})\n");

@@ -132,7 +132,7 @@ impl Kccd {
     }
 
     /// Does what can be done at once, before the thread runs. May sleep. Returns what is in the way.
-    pub(crate) fn fill(&mut self) -> Option<Obstacle> {
+    pub(crate) fn fill(&mut self) -> Option<&'static str> {
         self.round();
         self.pool.refusals.obstacle()
     }

@@ -30,10 +30,6 @@ pub(crate) enum Obstacle {
     Host,
 }
 
-impl Obstacle {
-    const ALL: [Self; 3] = [Self::AtMax, Self::NoMemory, Self::Host];
-}
-
 /// The reason and what helps: if nothing is in the way but time, and by obstacle.
 const TEXTS: [&str; 4] = [
     "kccd is still converting memory; a larger cc_swiotlb.watermark= keeps more ready",
@@ -51,8 +47,8 @@ const OVERSIZE: u64 = REASONS.len() as u64 - 1;
 #[derive(Default)]
 pub(crate) struct Refusals {
     pub(crate) count: Counter,
-    /// How many there were at the last line, and when that was.
-    told: Counter,
+    /// How many there were since the last line, and when that was.
+    untold: Counter,
     told_ms: Counter,
     /// The place of the obstacle among all, counted from 1.
     obstacle: Counter,
@@ -61,10 +57,9 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
-    /// What keeps kccd from making more.
-    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
-        let place = self.obstacle.get().wrapping_sub(1);
-        Obstacle::ALL.get(place as usize).copied()
+    /// What keeps kccd from making more, if it is more than time.
+    pub(crate) fn obstacle(&self) -> Option<&'static str> {
+        (self.obstacle.get() > 0).then(|| self.text())
     }
 
     /// Notes that; to be called by kccd.
@@ -86,6 +81,7 @@ impl Refusals {
         };
         self.reason.set(place);
         self.count.add(1);
+        self.untold.add(1);
     }
 
     fn text(&self) -> &'static str {
@@ -97,12 +93,8 @@ impl Refusals {
         let told_ms = self.told_ms.get();
         let is_due = told_ms == 0 || now_ms.saturating_sub(told_ms) >= QUIET_MS;
         // Of several CPUs one does it.
-        if !is_due || !self.told_ms.replace(told_ms, now_ms.max(1)) {
-            return None;
-        }
-        let (count, told) = (self.count.get(), self.told.get());
-        self.told.set(count);
-        Some(count.saturating_sub(told))
+        let told = is_due && self.told_ms.replace(told_ms, now_ms.max(1));
+        told.then(|| self.untold.take())
     }
 }
 
@@ -117,21 +109,18 @@ impl Pool {
             self.stats.classes[class].refused.add(1);
         }
         self.refusals.note(class.is_some());
-        if request.quiet {
-            return NotMade::Refused;
-        }
-        let Some(count) = self.refusals.to_tell(memory::now_ms()) else {
-            return NotMade::Refused;
-        };
+        let to_tell = || self.refusals.to_tell(memory::now_ms());
+        let count = (!request.quiet).then(to_tell).flatten();
         let why = self.refusals.text();
-        match class {
-            Some(class) => dev_warn!(
+        match (class, count) {
+            (_, None) => (),
+            (Some(class), Some(count)) => dev_warn!(
                 dev.device(),
                 "cc_swiotlb: {count} mappings refused since the last message, this one of {size} \
                  bytes for want of slots of {}: {why}\n",
                 class.name()
             ),
-            None => dev_warn!(
+            (None, Some(_)) => dev_warn!(
                 dev.device(),
                 "cc_swiotlb: a mapping of {size} bytes refused: it fits no slot at its alignment\n"
             ),
@@ -168,9 +157,12 @@ mod tests {
     fn obstacle_is_the_last_one_noted() {
         let refusals = Refusals::default();
         assert_eq!(refusals.obstacle(), None);
-        for obstacle in Obstacle::ALL {
+        for (place, obstacle) in [Obstacle::AtMax, Obstacle::NoMemory, Obstacle::Host]
+            .into_iter()
+            .enumerate()
+        {
             refusals.set_obstacle(Some(obstacle));
-            assert_eq!(refusals.obstacle(), Some(obstacle));
+            assert_eq!(refusals.obstacle(), Some(TEXTS[place + 1]));
         }
         refusals.set_obstacle(None);
         assert_eq!(refusals.obstacle(), None);
