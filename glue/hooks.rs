@@ -21,21 +21,9 @@ use kernel::{
     prelude::*, //
 };
 
-const DMA_TO_DEVICE: dma_data_direction = dma_data_direction::DMA_TO_DEVICE;
-const DMA_FROM_DEVICE: dma_data_direction = dma_data_direction::DMA_FROM_DEVICE;
-
-/// `DMA_MAPPING_ERROR`: the mapping is refused.
-const REFUSED: bindings::phys_addr_t = !0;
-/// `CC_SWIOTLB_LEGACY`: the mapping is left to the legacy pool.
-const LEGACY: bindings::phys_addr_t = !1;
-
 /// An address as the hooks return it.
 fn raw(made: Result<Phys, NotMade>) -> bindings::phys_addr_t {
-    match made {
-        Ok(addr) => addr.raw(),
-        Err(NotMade::Legacy) => LEGACY,
-        Err(NotMade::Refused) => REFUSED,
-    }
+    made.map_or_else(|not_made| not_made as bindings::phys_addr_t, Phys::raw)
 }
 
 /// Maps `size` bytes at `orig`.
@@ -58,11 +46,11 @@ unsafe extern "C" fn __cc_swiotlb_map(
     // SAFETY: By the safety requirement.
     let request = unsafe { Request::from_raw(dev, orig, size, alloc_align_mask, dir, attrs) };
     if !request.dev.is_served() {
-        return LEGACY;
+        return raw(Err(NotMade::Legacy));
     }
     let Some(pool) = crate::pool() else {
         crate::EARLY.add(1);
-        return LEGACY;
+        return raw(Err(NotMade::Legacy));
     };
     raw(pool.map(&request))
 }
@@ -109,7 +97,8 @@ unsafe extern "C" fn __cc_swiotlb_unmap(
 ) -> bool {
     // SAFETY: By the safety requirement.
     let dev = unsafe { DmaDevice::from_raw(dev) };
-    let copy = dir != DMA_TO_DEVICE && attrs & bindings::DMA_ATTR_SKIP_CPU_SYNC as c_ulong == 0;
+    let copy = dir != dma_data_direction::DMA_TO_DEVICE
+        && attrs & bindings::DMA_ATTR_SKIP_CPU_SYNC as c_ulong == 0;
     crate::pool().is_some_and(|pool| pool.unmap(dev, Phys::new(addr), size, copy))
 }
 
@@ -250,7 +239,7 @@ impl Request<'_> {
             orig: Phys::new(orig),
             size,
             alloc_align_mask: u64::from(alloc_align_mask),
-            from_device: dir == DMA_FROM_DEVICE,
+            from_device: dir == dma_data_direction::DMA_FROM_DEVICE,
             quiet: attrs & bindings::DMA_ATTR_NO_WARN as c_ulong != 0,
         }
     }

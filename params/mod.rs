@@ -34,9 +34,6 @@ use kernel::{
     },
 };
 
-/// The shortest and the longest idle time: a tenth of a second, an hour.
-const MIN_IDLE_MS: u64 = 100;
-const MAX_IDLE_MS: u64 = 3_600_000;
 /// Stands for `auto`.
 const PRICED: u64 = u64::MAX;
 
@@ -56,16 +53,13 @@ static ZERO_FROM_DEVICE: Atomic<bool> = Atomic::new(false);
 /// What a slot starts with that only the device writes to: private bytes, or zeroes.
 const FROM_DEVICE: [&str; 2] = ["preserve", "zero"];
 
-/// What sets a parameter, and the text that the kernel was configured with.
-type Configured = (fn(&[u8]) -> Result, &'static [u8]);
-
 /// Whether what the kernel was configured with has been set.
 static CONFIGURED: Atomic<bool> = Atomic::new(false);
 
 /// Sets what the kernel was configured with, the first time that it is called: before the command line
 /// sets anything, and before anything is read.
 pub(crate) fn configure() {
-    const DEFAULTS: [Configured; 4] = [
+    const DEFAULTS: [(fn(&[u8]) -> Result, &[u8]); 4] = [
         (set_watermark, bindings::CONFIG_CC_SWIOTLB_WATERMARK),
         (set_max, bindings::CONFIG_CC_SWIOTLB_MAX),
         (set_idle_ms, bindings::CONFIG_CC_SWIOTLB_IDLE_MS),
@@ -98,10 +92,8 @@ pub(crate) fn default_watermark() -> Watermark {
 
 /// Sets the watermark to what `text` says. [`EINVAL`] if that is not clear; nothing changes then.
 pub(crate) fn set_watermark(text: &[u8]) -> Result {
-    let watermark = understood(Watermark::parse(text), "watermark", text, FORM)?;
-    *WATERMARK.lock() = Some(watermark);
-    changed();
-    Ok(())
+    let set = |watermark| *WATERMARK.lock() = Some(watermark);
+    understood(Watermark::parse(text).map(set), "watermark", text, FORM)
 }
 
 /// Most memory that is ever shared, in bytes: what was set, or a quarter of the guest's memory.
@@ -121,10 +113,8 @@ pub(crate) fn set_max(text: &[u8]) -> Result {
         Ok(1..CHUNK) => Err(EINVAL),
         bytes => bytes,
     };
-    let bytes = understood(bytes, "max", text, form)?;
-    MAX_BYTES.store(bytes, Relaxed);
-    changed();
-    Ok(())
+    let set = |bytes| MAX_BYTES.store(bytes, Relaxed);
+    understood(bytes.map(set), "max", text, form)
 }
 
 /// When memory that idles becomes private again.
@@ -139,15 +129,14 @@ pub(crate) fn idle() -> Idle {
 /// Sets it to what `text` says. [`EINVAL`] if that is not clear.
 pub(crate) fn set_idle_ms(text: &[u8]) -> Result {
     let ms = match parse::number(text) {
-        Ok(ms @ (0 | MIN_IDLE_MS..=MAX_IDLE_MS)) => Ok(ms),
+        // From a tenth of a second to an hour.
+        Ok(ms @ (0 | 100..=3_600_000)) => Ok(ms),
         Err(_) if text == b"auto" => Ok(PRICED),
         _ => Err(EINVAL),
     };
     let form = "auto, milliseconds from 100 to 3600000 (10000), or 0 for never";
-    let ms = understood(ms, "idle_ms", text, form)?;
-    IDLE_MS.store(ms, Relaxed);
-    changed();
-    Ok(())
+    let set = |ms| IDLE_MS.store(ms, Relaxed);
+    understood(ms.map(set), "idle_ms", text, form)
 }
 
 /// Whether a slot that only the device writes to starts with zeroes instead of private bytes.
@@ -164,21 +153,19 @@ pub(crate) fn from_device() -> &'static str {
 /// Sets it to the word `text`. [`EINVAL`] for any other word.
 pub(crate) fn set_from_device(text: &[u8]) -> Result {
     let word = FROM_DEVICE.iter().position(|word| word.as_bytes() == text);
-    let word = understood(word.ok_or(EINVAL), "from_device", text, "preserve or zero")?;
-    ZERO_FROM_DEVICE.store(word != 0, Relaxed);
-    Ok(())
+    let set = |word| ZERO_FROM_DEVICE.store(word != 0, Relaxed);
+    let done = word.map(set).ok_or(EINVAL);
+    understood(done, "from_device", text, "preserve or zero")
 }
 
-/// Says what the right form of a parameter is, if `value` says that `text` does not have it.
-fn understood<T>(value: Result<T>, name: &str, text: &[u8], form: &str) -> Result<T> {
-    value.inspect_err(|_| {
+/// Wakes kccd if a parameter was `set`, and says what the right form is if `text` does not have it.
+fn understood(set: Result, name: &str, text: &[u8], form: &str) -> Result {
+    set.inspect_err(|_| {
         let text = core::str::from_utf8(text).unwrap_or("(not text)");
         pr_err!("{name}={text} is not understood and changes nothing; write {form}\n");
-    })
-}
-
-fn changed() {
+    })?;
     if let Some(pool) = crate::pool() {
         pool.bell.ring_anyway();
     }
+    Ok(())
 }

@@ -104,13 +104,14 @@ pub(crate) struct Pool {
 /// A slot and its class, and the mapping that it is claimed from.
 type Claimed = (FreeSlot, SizeClass, Mapping);
 
-/// A mapping was not made.
+/// A mapping was not made. The values are what the hooks return.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
 pub(crate) enum NotMade {
-    /// The legacy pool may serve it.
-    Legacy,
-    /// Nobody may: it was refused, counted and reported.
-    Refused,
+    /// The legacy pool may serve it: `CC_SWIOTLB_LEGACY`.
+    Legacy = !1,
+    /// Nobody may, `DMA_MAPPING_ERROR`: it was refused, counted and reported.
+    Refused = !0,
 }
 
 impl Pool {
