@@ -191,9 +191,9 @@ void cc_swiotlb_no_io(void)
  * place lent pages take.
  *
  * Context: may sleep.
- * Return: the block's first page, or %NULL.
+ * Return: the block's address, or 0.
  */
-noinline struct page *cc_swiotlb_alloc_block(int node, unsigned int order)
+noinline phys_addr_t cc_swiotlb_alloc_block(int node, unsigned int order)
 {
 	unsigned int noio = current->flags & PF_MEMALLOC_NOIO;
 	gfp_t gfp = GFP_NOIO | __GFP_NOWARN | __GFP_NORETRY;
@@ -209,21 +209,23 @@ noinline struct page *cc_swiotlb_alloc_block(int node, unsigned int order)
 	       alloc_pages_node(node, gfp, order) ?:
 	       alloc_pages_node(node, compact, order);
 	current->flags |= noio;
-	if (page)
-		split_page(page, order);
-	return page;
+	if (!page)
+		return 0;
+	split_page(page, order);
+	return page_to_phys(page);
 }
 ALLOW_ERROR_INJECTION(cc_swiotlb_alloc_block, NULL);
 
 /**
  * cc_swiotlb_free_block() - Free what cc_swiotlb_alloc_block() has allocated.
- * @page: First page of the block.
+ * @base: Address of the block.
  * @order: Its order.
  *
  * As one block, unless somebody still has a reference to a page that was lent.
  */
-void cc_swiotlb_free_block(struct page *page, unsigned int order)
+void cc_swiotlb_free_block(phys_addr_t base, unsigned int order)
 {
+	struct page *page = phys_to_page(base);
 	unsigned long i, n = 1UL << order;
 
 	for (i = 1; i < n && page_ref_freeze(page + i, 1); i++)

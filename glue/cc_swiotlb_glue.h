@@ -19,8 +19,8 @@
 /* Called by Rust, defined in C. */
 int cc_swiotlb_share(void *vaddr, int npages);
 int cc_swiotlb_unshare(void *vaddr, int npages);
-struct page *cc_swiotlb_alloc_block(int node, unsigned int order);
-void cc_swiotlb_free_block(struct page *page, unsigned int order);
+phys_addr_t cc_swiotlb_alloc_block(int node, unsigned int order);
+void cc_swiotlb_free_block(phys_addr_t base, unsigned int order);
 unsigned long cc_swiotlb_nr_directory_pages(void);
 unsigned long cc_swiotlb_ram_pages(void);
 unsigned int cc_swiotlb_nr_nodes(void);

@@ -37,11 +37,6 @@ rust_helper_cc_swiotlb_copy_back(struct device *dev, phys_addr_t to, phys_addr_t
 	memcpy(phys_to_virt(to), phys_to_virt(from), size);
 }
 
-__rust_helper phys_addr_t rust_helper_cc_swiotlb_page_to_phys(struct page *page)
-{
-	return page_to_phys(page);
-}
-
 /* Each page of a chunk has a count of its own, which is 1 for us. */
 __rust_helper bool rust_helper_cc_swiotlb_is_used(phys_addr_t phys, size_t size)
 {

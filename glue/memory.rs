@@ -11,10 +11,7 @@
 //! seen here. On TDX the host may have converted a part before it refused.
 
 use crate::pool::address::Phys;
-use core::{
-    mem::ManuallyDrop,
-    ptr::NonNull, //
-};
+use core::mem::ManuallyDrop;
 use kernel::{
     bindings,
     page::PAGE_SHIFT,
@@ -25,17 +22,11 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `page` is the first of a block of order `order`, which is ours.
+/// `base` is the start of a block of order `order`, which is ours.
 pub(crate) struct PrivateMemory {
-    page: NonNull<bindings::page>,
+    base: Phys,
     order: u32,
 }
-
-// SAFETY: Pages can be used and freed on any CPU.
-unsafe impl Send for PrivateMemory {}
-
-// SAFETY: All that can be done by a shared reference is to read the address.
-unsafe impl Sync for PrivateMemory {}
 
 impl PrivateMemory {
     /// Allocates memory, on `node` if possible. `bytes` is a power of two; the memory is aligned to
@@ -46,16 +37,14 @@ impl PrivateMemory {
         let node = c_int::try_from(node).ok()?;
         let order = bytes.trailing_zeros() - PAGE_SHIFT as u32;
         // SAFETY: Any node number will do: one that is not online is not passed on.
-        let page = unsafe { bindings::cc_swiotlb_alloc_block(node, order) };
-        let page = NonNull::new(page)?;
+        let base = Phys::new(unsafe { bindings::cc_swiotlb_alloc_block(node, order) });
         // INVARIANT: Just allocated, with that order.
-        Some(Self { page, order })
+        (base.raw() != 0).then(|| Self { base, order })
     }
 
     /// Start of the memory.
     pub(crate) fn base(&self) -> Phys {
-        // SAFETY: By the type invariant, `page` is a valid page.
-        Phys::new(unsafe { bindings::cc_swiotlb_page_to_phys(self.page.as_ptr()) })
+        self.base
     }
 
     fn bytes(&self) -> usize {
@@ -64,7 +53,7 @@ impl PrivateMemory {
 
     fn vaddr(&self) -> *mut c_void {
         // SAFETY: The block is memory, which 64-bit kernels map as a whole.
-        unsafe { bindings::cc_swiotlb_phys_to_virt(self.base().raw()) }
+        unsafe { bindings::cc_swiotlb_phys_to_virt(self.base.raw()) }
     }
 
     fn zero(&self) {
@@ -78,7 +67,7 @@ impl Drop for PrivateMemory {
     fn drop(&mut self) {
         // SAFETY: By the type invariant it is ours and of that order. It is private, so that anybody may
         // use it: what is not, or may not be, is in a `ManuallyDrop`.
-        unsafe { bindings::cc_swiotlb_free_block(self.page.as_ptr(), self.order) };
+        unsafe { bindings::cc_swiotlb_free_block(self.base.raw(), self.order) };
     }
 }
 
