@@ -59,15 +59,10 @@ pub(crate) fn pool() -> Option<&'static Pool> {
 }
 
 /// The module, which is built in and stays.
-struct CcSwiotlb {
-    _debugfs: Option<DebugFiles>,
-}
-
-/// What is to be seen in debugfs, about the pool if there is one.
-type DebugFiles = Pin<KBox<Scope<Option<&'static Pool>>>>;
+struct CcSwiotlb;
 
 /// Makes the files in debugfs. Nobody depends on them: those that cannot be made are missing.
-fn debug(pool: Option<&'static Pool>) -> Result<DebugFiles> {
+fn debug(pool: Option<&'static Pool>) -> Result {
     let files = Scope::dir(pool, c"cc_swiotlb", |pool, dir| {
         dir.read_callback_file(c"stats", pool, &Pool::write_stats);
         if let Some(pool) = pool {
@@ -82,12 +77,13 @@ fn debug(pool: Option<&'static Pool>) -> Result<DebugFiles> {
             });
         }
     });
-    KBox::pin_init(files, GFP_KERNEL)
+    glue::leak(KBox::pin_init(files, GFP_KERNEL)?);
+    Ok(())
 }
 
 /// Makes the files in sysfs.
 fn publish(pool: Option<&'static Pool>) -> Result {
-    let folder = Folder::in_mm(c"cc_swiotlb")?;
+    let folder = Folder::mm().folder(c"cc_swiotlb")?;
     folder.files(&show::STATE)?;
     if pool.is_some() {
         folder.files(&show::TOTALS)?;
@@ -133,10 +129,9 @@ impl kernel::Module for CcSwiotlb {
         if let Err(error) = publish(running) {
             pr_warn!("not all files in sysfs ({error:?})\n");
         }
-        Ok(Self {
-            _debugfs: debug(running)
-                .inspect_err(|error| pr_warn!("no files in debugfs ({error:?})\n"))
-                .ok(),
-        })
+        if let Err(error) = debug(running) {
+            pr_warn!("no files in debugfs ({error:?})\n");
+        }
+        Ok(Self)
     }
 }

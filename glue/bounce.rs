@@ -7,6 +7,7 @@
 
 use super::device::DmaDevice;
 use crate::pool::{
+    address::Phys,
     lender::Lent,
     slot::Mapping, //
 };
@@ -37,10 +38,7 @@ pub(crate) fn to_private(dev: DmaDevice<'_>, mapping: &Mapping) {
 /// Fills the slot with zeroes where a mapping lies.
 pub(crate) fn zero_shared(mapping: &Mapping) {
     // SAFETY: As for the destination of `to_shared()`.
-    unsafe {
-        let shared = bindings::cc_swiotlb_phys_to_virt(mapping.shared().raw());
-        bindings::memset(shared, 0, mapping.size());
-    }
+    unsafe { zero(mapping.shared(), mapping.size()) };
 }
 
 /// Fills lent memory with zeroes.
@@ -50,10 +48,18 @@ pub(crate) fn zero_lent(lent: &Lent<'_>) {
     //   borrowed: memory that is shared and in the direct map.
     // - Nobody but the host accesses them: nobody has been told the address, and what used them before
     //   was over when they came home.
-    unsafe {
-        let shared = bindings::cc_swiotlb_phys_to_virt(lent.addr().raw());
-        bindings::memset(shared, 0, lent.bytes());
-    }
+    unsafe { zero(lent.addr(), lent.bytes()) };
+}
+
+/// Fills memory with zeroes.
+///
+/// # Safety
+///
+/// It must be memory in the direct map that is ours to write, and that nobody has a reference to.
+#[inline]
+unsafe fn zero(addr: Phys, bytes: usize) {
+    // SAFETY: By the safety requirement.
+    unsafe { bindings::memset(bindings::cc_swiotlb_phys_to_virt(addr.raw()), 0, bytes) };
 }
 
 /// What a device does with lent memory, for tests.

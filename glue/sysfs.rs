@@ -62,19 +62,16 @@ unsafe extern "C" fn show(
 pub(crate) struct Folder(*mut bindings::kobject);
 
 impl Folder {
-    /// Makes `/sys/kernel/mm/NAME`. May sleep.
-    pub(crate) fn in_mm(name: &CStr) -> Result<Self> {
-        // SAFETY: Set once, by a postcore_initcall(), and null if that failed.
-        let mm = unsafe { ptr::addr_of!(bindings::mm_kobj).read() };
-        Self(mm).folder(name)
+    /// `/sys/kernel/mm`.
+    pub(crate) fn mm() -> Self {
+        // SAFETY: Set once, by a postcore_initcall(), and null, which stands for `/sys`, if that
+        // failed.
+        Self(unsafe { ptr::addr_of!(bindings::mm_kobj).read() })
     }
 
     /// Makes a folder in this one. May sleep.
     pub(crate) fn folder(&self, name: &CStr) -> Result<Self> {
-        if self.0.is_null() {
-            return Err(ENOENT);
-        }
-        // SAFETY: The parent is a kobject that stays; the name is copied.
+        // SAFETY: The parent is a kobject that stays, or null; the name is copied.
         let made = unsafe { bindings::kobject_create_and_add(name.as_char_ptr(), self.0) };
         match made.is_null() {
             true => Err(ENOMEM),

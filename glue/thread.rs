@@ -12,20 +12,19 @@ use kernel::{
 const MIN_NICE: c_long = -20;
 
 /// Starts a thread called `name` that gets as much of a CPU as an ordinary thread can, and that ends with
-/// `work`, which may sleep.
+/// `work`, which may sleep. There is no `%` in the name.
 ///
 /// May sleep. If it cannot be started, `work` is never dropped.
 pub(crate) fn spawn<W: FnMut() + Send + 'static>(name: &'static CStr, work: W) -> Result {
     let work = KBox::new(work, GFP_KERNEL)?;
     // SAFETY:
     // - `main::<W>` takes what is passed to it, and is called once.
-    // - The format consumes one string.
+    // - The name is a format that consumes nothing.
     let task = from_err_ptr(unsafe {
         bindings::kthread_create_on_node(
             Some(main::<W>),
             KBox::into_raw(work).cast(),
             bindings::NUMA_NO_NODE,
-            c"%s".as_char_ptr(),
             name.as_char_ptr(),
         )
     })?;

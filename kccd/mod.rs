@@ -167,16 +167,12 @@ impl Kccd {
         let state = &mut self.state;
         let watermark = params::watermark();
         let default = params::default_watermark().bytes(0);
-        let numbers = 0..state.nodes.len();
-        let served = numbers.filter(|node| machine::node_has_cpus(*node)).count();
+        let has_cpus = |node: &usize| machine::node_has_cpus(*node);
+        let served = (0..state.nodes.len()).filter(has_cpus).count();
         for ((number, node), view) in self.pool.nodes().enumerate().zip(&mut state.nodes) {
-            let of_node = |total: u64| match machine::node_has_cpus(number) {
-                true => policy::share(total, served),
-                false => 0,
-            };
+            let of_node = |total: u64| policy::share(total, served) * u64::from(has_cpus(&number));
             let stock = &node.stock;
-            let watermark_bytes = of_node(watermark.bytes(default));
-            view.watermark = watermark_bytes.div_ceil(SPAN_BYTES as u64);
+            view.watermark = of_node(watermark.bytes(default)).div_ceil(SPAN_BYTES as u64);
             let (reserve, large_reserve) = policy::reserves(view.watermark);
             view.to_bind = 0;
             for class in SizeClass::ALL {

@@ -55,10 +55,9 @@ impl Watermark {
     pub(crate) fn bytes(&self, default: u64) -> u64 {
         match self {
             Self::Total(bytes) => *bytes,
-            Self::Slots(slots) => {
-                let named = slots
-                    .iter()
-                    .map(|(class, slots)| slots.unwrap_or(0) << class.shift());
+            Self::Slots(_) => {
+                let classes = SizeClass::ALL.into_iter();
+                let named = classes.map(|class| self.slots(class) << class.shift());
                 default.saturating_sub(named.sum()).max(CHUNK_BYTES as u64)
             }
         }
@@ -69,10 +68,9 @@ impl Watermark {
     /// Fails with [`EINVAL`] if `text` is neither a total nor a list.
     pub(crate) fn parse(text: &[u8]) -> Result<Self> {
         if !text.contains(&b':') {
-            return match bytes(text)? {
-                total if total >> SizeClass::K512.shift() <= MAX_SLOTS => Ok(Self::Total(total)),
-                _ => Err(EINVAL),
-            };
+            let total = bytes(text)?;
+            let fits = total >> SizeClass::K512.shift() <= MAX_SLOTS;
+            return fits.then_some(Self::Total(total)).ok_or(EINVAL);
         }
         let mut slots = PerClass::<Option<u64>>::default();
         for item in core::str::from_utf8(text)?.split(',') {
@@ -93,26 +91,24 @@ impl Watermark {
 impl fmt::Display for Watermark {
     /// As users write it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slots = match self {
+        match self {
+            Self::Total(0) => write!(f, "0"),
             Self::Total(total) => {
-                return match total.trailing_zeros() {
-                    _ if *total == 0 => write!(f, "0"),
-                    30.. => write!(f, "{}G", total >> 30),
-                    20.. => write!(f, "{}M", total >> 20),
-                    10.. => write!(f, "{}K", total >> 10),
-                    _ => write!(f, "{total}"),
-                };
+                let thousands = (total.trailing_zeros() / 10).min(3);
+                let unit = ["", "K", "M", "G"][thousands as usize];
+                write!(f, "{}{unit}", total >> (10 * thousands))
             }
-            Self::Slots(slots) => slots,
-        };
-        let mut comma = "";
-        for (class, slots) in slots.iter() {
-            if let Some(slots) = slots {
-                write!(f, "{}{}:{}", comma, class.name(), slots)?;
-                comma = ",";
+            Self::Slots(slots) => {
+                let mut comma = "";
+                for (class, slots) in slots.iter() {
+                    if let Some(slots) = slots {
+                        write!(f, "{comma}{}:{slots}", class.name())?;
+                        comma = ",";
+                    }
+                }
+                Ok(())
             }
         }
-        Ok(())
     }
 }
 

@@ -6,12 +6,10 @@ use kernel::prelude::*;
 
 /// A decimal number. [`EINVAL`] for anything else, an overflow included.
 pub(crate) fn number(text: &[u8]) -> Result<u64> {
-    // What remains to fail is no digit, a sign included, or too many.
     let digits = core::str::from_utf8(text)?;
-    match digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => digits.parse().map_err(|_| EINVAL),
-        false => Err(EINVAL),
-    }
+    // All else that is no digit fails by itself.
+    let number = digits.parse().ok().filter(|_| !digits.starts_with('+'));
+    number.ok_or(EINVAL)
 }
 
 /// A decimal number of bytes, with K, M, G or T for powers of 1024. [`EINVAL`] for anything else.
