@@ -39,22 +39,18 @@ unsafe extern "C" fn cc_swiotlb_drain_this_cpu() {
     }
 }
 
-/// A CPU that is dead.
+/// The number of a CPU that is dead. Belongs to the thread that takes the CPU down.
 ///
 /// # Invariants
 ///
 /// The CPU executes nothing, and what it did has happened, while there is this; and there is only
 /// one for it.
-pub(crate) struct DeadCpu {
-    cpu: u32,
-    /// Belongs to the thread that takes the CPU down.
-    _thread: NotThreadSafe,
-}
+pub(crate) struct DeadCpu(u32, NotThreadSafe);
 
 impl DeadCpu {
     /// Number of the CPU.
     pub(crate) fn id(&self) -> u32 {
-        self.cpu
+        self.0
     }
 }
 
@@ -69,10 +65,7 @@ unsafe extern "C" fn cc_swiotlb_cpu_dead(cpu: c_uint) {
     // INVARIANT: By the safety requirement it is dead, and takedown_cpu() has waited for that. It
     // stays so until we return, and nobody else is called for it: hotplug operations have the
     // write side of cpu_hotplug_lock.
-    let dead = DeadCpu {
-        cpu,
-        _thread: NotThreadSafe,
-    };
+    let dead = DeadCpu(cpu, NotThreadSafe);
     if let Some(pool) = crate::pool() {
         pool.drain(Some(&dead));
     }

@@ -16,11 +16,8 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `flags` is what [`cc_swiotlb_irq_save`](bindings::cc_swiotlb_irq_save) returned on this CPU.
-pub(crate) struct IrqsOff {
-    flags: c_ulong,
-    _cpu: NotThreadSafe,
-}
+/// The flags are what [`cc_swiotlb_irq_save`](bindings::cc_swiotlb_irq_save) returned on this CPU.
+pub(crate) struct IrqsOff(c_ulong, NotThreadSafe);
 
 impl IrqsOff {
     /// Disables interrupts. Any context.
@@ -33,10 +30,7 @@ impl IrqsOff {
         // SAFETY: May be called at any time.
         let flags = unsafe { bindings::cc_swiotlb_irq_save() };
         // INVARIANT: Just returned, and not `Send`.
-        Self {
-            flags,
-            _cpu: NotThreadSafe,
-        }
+        Self(flags, NotThreadSafe)
     }
 
     /// What shows others that interrupts are disabled.
@@ -52,6 +46,6 @@ impl Drop for IrqsOff {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: By the type invariant.
-        unsafe { bindings::cc_swiotlb_irq_restore(self.flags) };
+        unsafe { bindings::cc_swiotlb_irq_restore(self.0) };
     }
 }

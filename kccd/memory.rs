@@ -74,12 +74,12 @@ impl Holdings {
         leaked.map_or(0, |it| it.memory.bytes() as u64)
     }
 
-    /// Keeps memory that was shared for `node`, and that the host has refused to make private.
-    pub(super) fn refuse(&mut self, memory: UnsureMemory, node: usize) {
+    /// Keeps memory for `node` that the host has refused to convert.
+    pub(super) fn refuse(&mut self, memory: UnsureMemory, node: usize, was_shared: bool) {
         self.refused = Some(Refused {
             memory,
             node,
-            was_shared: true,
+            was_shared,
         });
     }
 
@@ -133,11 +133,7 @@ impl Kccd {
         let shared = memory.share();
         let ns = begun.elapsed().as_nanos().max(0) as u64;
         let memory = shared.map_err(|memory| {
-            self.holdings.refused = Some(Refused {
-                memory,
-                node,
-                was_shared,
-            });
+            self.holdings.refuse(memory, node, was_shared);
             stats.shared.failed.add(1);
             kernel::pr_warn_once!("the host refused to share memory, trying again\n");
             Obstacle::Host
@@ -242,7 +238,7 @@ impl Kccd {
         let is_private = refused.is_none();
         if let Some(memory) = refused {
             given_back.failed.add(1);
-            self.holdings.refuse(memory, node);
+            self.holdings.refuse(memory, node, true);
             // It may be private by now, or a part of it. If the host shares it, it goes on serving.
             let _ = self.share_one(node);
         }

@@ -119,7 +119,7 @@ mod tests {
         pool.directory.prepare(memory.base(), CHUNK_BYTES)?;
         assert!(kccd.grow_node(0).is_ok());
         assert_eq!(kccd.remove(0), Some(CHUNK_BYTES));
-        kccd.holdings.refuse(memory.into(), 0);
+        kccd.holdings.refuse(memory.into(), 0, true);
         assert_eq!(kccd.holdings.bytes(), 2 * CHUNK_BYTES as u64);
         assert!(kccd.holdings.has_counted(0));
         // What left is not touched before the other is known to be shared.
