@@ -73,10 +73,7 @@ impl Folder {
     pub(crate) fn folder(&self, name: &CStr) -> Result<Self> {
         // SAFETY: The parent is a kobject that stays, or null; the name is copied.
         let made = unsafe { bindings::kobject_create_and_add(name.as_char_ptr(), self.0) };
-        match made.is_null() {
-            true => Err(ENOMEM),
-            false => Ok(Self(made)),
-        }
+        (!made.is_null()).then_some(Self(made)).ok_or(ENOMEM)
     }
 
     /// Makes files in it. May sleep.

@@ -131,7 +131,7 @@ impl Kccd {
         }
     }
 
-    /// Does what can be done at once, before the thread runs. May sleep. Returns what is in the way.
+    /// Does what can be done at once, before the thread runs. May sleep. Says what is in the way.
     pub(crate) fn fill(&mut self) -> Option<&'static str> {
         self.round();
         self.pool.refusals.obstacle()
@@ -296,10 +296,8 @@ impl Kccd {
         self.pool.tell();
         // Something will be there before long.
         let is_waiting = !self.holdings.leaving.is_empty() || self.pool.has_deferred();
-        if view.wanted_bytes > 0 || is_waiting {
-            return Some(timeout_ms.map_or(SOON_MS, |ms| ms.min(SOON_MS)));
-        }
-        timeout_ms
+        let soon = (view.wanted_bytes > 0 || is_waiting).then_some(SOON_MS);
+        [timeout_ms, soon].into_iter().flatten().min()
     }
 }
 
