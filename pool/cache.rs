@@ -95,9 +95,9 @@ impl Stack {
 pub(super) struct ClassCache {
     stack: UnsafeCell<Stack>,
     /// Slots that mappings made on this CPU took.
-    taken: Counter,
+    pub(super) taken: Counter,
     /// Slots that came back on this CPU.
-    returned: Counter,
+    pub(super) returned: Counter,
     /// Its activity when it was last drained.
     drained_at: Counter,
 }
@@ -224,25 +224,16 @@ impl CpuCaches {
             .map(|(cpu, _)| cpu)
     }
 
-    fn sum(&self, class: SizeClass, count: fn(&ClassCache) -> &Counter) -> u64 {
+    /// What all CPUs have counted for `class`.
+    pub(super) fn sum(&self, class: SizeClass, count: fn(&ClassCache) -> &Counter) -> u64 {
         self.0.iter().map(|cpu| count(&cpu.0[class]).get()).sum()
-    }
-
-    /// Slots of `class` that mappings took.
-    pub(crate) fn taken(&self, class: SizeClass) -> u64 {
-        self.sum(class, |cache| &cache.taken)
-    }
-
-    /// Slots of `class` that came back.
-    pub(crate) fn returned(&self, class: SizeClass) -> u64 {
-        self.sum(class, |cache| &cache.returned)
     }
 
     /// Slots of `class` that mappings have.
     pub(crate) fn used(&self, class: SizeClass) -> u64 {
         // What came back is read first: a mapping that ends meanwhile counts as in use.
-        let returned = self.returned(class);
-        self.taken(class).saturating_sub(returned)
+        let returned = self.sum(class, |of| &of.returned);
+        self.sum(class, |of| &of.taken).saturating_sub(returned)
     }
 }
 

@@ -29,8 +29,8 @@ use kernel::{
 
 /// A value that is shown.
 pub(crate) enum Value {
-    /// A word, which there is without a pool as well.
-    Word(fn(Option<&Pool>) -> &'static str),
+    /// A word about all of the pool.
+    Word(fn(&Pool) -> &'static str),
     /// A number about all of the pool.
     Number(fn(&Pool) -> u64),
     /// A number about one class.
@@ -39,12 +39,14 @@ pub(crate) enum Value {
 
 impl fmt::Display for Value {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self, crate::pool()) {
-            (Self::Word(word), pool) => word(pool).fmt(out),
-            (Self::Number(number), Some(pool)) => number(pool).fmt(out),
-            (Self::OfClass(number, class), Some(pool)) => number(pool, *class).fmt(out),
-            // Only while there is a pool are there files about it.
-            (_, None) => Err(fmt::Error),
+        let Some(pool) = crate::pool() else {
+            // There is no other file than `STATE` then.
+            return out.write_str("off");
+        };
+        match self {
+            Self::Word(word) => word(pool).fmt(out),
+            Self::Number(number) => number(pool).fmt(out),
+            Self::OfClass(number, class) => number(pool, *class).fmt(out),
         }
     }
 }
@@ -52,19 +54,24 @@ impl fmt::Display for Value {
 /// A number about one class.
 type OfClass = fn(&Pool, SizeClass) -> u64;
 
-/// Those that the files about all of the pool sum up.
-const TAKEN: OfClass = |it, class| it.caches.taken(class);
+/// What files about one class show, and some of those about all of the pool sum up.
+const SLOTS: OfClass = |it, class| it.slots(class, |of| &of.slots);
+const SLOT_BYTES: OfClass = |it, class| SLOTS(it, class) << class.shift();
+const KEEP: OfClass = |it, class| it.slots(class, |of| &of.keep);
+const KEEP_BYTES: OfClass = |it, class| KEEP(it, class) << class.shift();
+const FREE: OfClass = |it, class| it.slots(class, |of| &of.free);
+const USED: OfClass = |it, class| it.caches.used(class);
+const USED_BYTES: OfClass = |it, class| USED(it, class) << class.shift();
+const TAKEN: OfClass = |it, class| it.caches.sum(class, |of| &of.taken);
 const TAKEN_BYTES: OfClass = |it, class| TAKEN(it, class) << class.shift();
-const RETURNED: OfClass = |it, class| it.caches.returned(class);
+const RETURNED: OfClass = |it, class| it.caches.sum(class, |of| &of.returned);
 const RETURNED_BYTES: OfClass = |it, class| RETURNED(it, class) << class.shift();
 const FALLBACK: OfClass = |it, class| it.stats.classes[class].fallback.get();
 const LEFT: OfClass = |it, class| it.stats.classes[class].left.get();
+const REFUSED: OfClass = |it, class| it.stats.classes[class].refused.get();
 
 /// The file that there is without a pool as well.
-pub(crate) static STATE: [File; 1] = [File::new(
-    c"state",
-    Value::Word(|pool| pool.map_or("off", |_| "on")),
-)];
+pub(crate) static STATE: [File; 1] = [File::new(c"state", Value::Word(|_| "on"))];
 
 const fn number(name: &'static CStr, value: fn(&Pool) -> u64) -> File {
     File::new(name, Value::Number(value))
@@ -76,17 +83,14 @@ pub(crate) static TOTALS: [File; 38] = [
     number(c"peak_shared_bytes", |it| it.stats.peak_shared_bytes.get()),
     number(c"max_bytes", |_| params::max_bytes()),
     number(c"watermark_bytes", |it| {
-        let named = it.sum(|it, class| it.slots(class, |of| &of.keep) << class.shift());
-        it.span_bytes(|of| of.low.get()) + named
+        it.span_bytes(|of| of.low.get()) + it.sum(KEEP_BYTES)
     }),
     number(c"legacy_bytes", |_| memory::legacy_bytes()),
     number(c"bound_bytes", |it| it.span_bytes(|of| of.bound())),
     number(c"peak_bound_bytes", |it| it.span_bytes(|of| of.peak.get())),
     number(c"demand_bytes", |it| it.span_bytes(Stock::demand)),
     number(c"unbound_bytes", |it| it.span_bytes(|of| of.unbound.get())),
-    number(c"in_use_bytes", |it| {
-        it.sum(|it, class| it.caches.used(class) << class.shift())
-    }),
+    number(c"in_use_bytes", |it| it.sum(USED_BYTES)),
     number(c"lent_bytes", Pool::lent_bytes),
     number(c"lent_span_bytes", |it| {
         it.nodes().map(Node::lent_span_bytes).sum()
@@ -109,10 +113,7 @@ pub(crate) static TOTALS: [File; 38] = [
     number(c"fallback_oversize", |it| it.stats.oversize.get()),
     number(c"fallback_early", |_| crate::EARLY.get()),
     number(c"refused", |it| it.refusals.count.get()),
-    File::new(
-        c"refused_reason",
-        Value::Word(|pool| pool.map_or("none", |pool| pool.refusals.reason())),
-    ),
+    File::new(c"refused_reason", Value::Word(|it| it.refusals.reason())),
     number(c"conversions", |it| it.stats.shared.done.get()),
     number(c"conversion_bytes", |it| it.stats.shared.bytes.get()),
     number(c"conversion_ns", |it| it.stats.shared.ns.get()),
@@ -137,25 +138,19 @@ const fn of_class(class: SizeClass) -> [File; 13] {
         File::new(name, Value::OfClass(value, class))
     }
     [
-        file(c"slots", class, |it, class| it.slots(class, |of| &of.slots)),
-        file(c"watermark", class, |it, class| {
-            it.slots(class, |of| &of.keep)
-        }),
-        file(c"free", class, |it, class| it.slots(class, |of| &of.free)),
+        file(c"slots", class, SLOTS),
+        file(c"watermark", class, KEEP),
+        file(c"free", class, FREE),
         file(c"cached", class, Pool::cached),
-        file(c"in_use", class, |it, class| it.caches.used(class)),
-        file(c"bound_bytes", class, |it, class| {
-            it.slots(class, |of| &of.slots) << class.shift()
-        }),
+        file(c"in_use", class, USED),
+        file(c"bound_bytes", class, SLOT_BYTES),
         file(c"mapped", class, TAKEN),
         file(c"unmapped", class, RETURNED),
         file(c"mapped_bytes", class, TAKEN_BYTES),
         file(c"unmapped_bytes", class, RETURNED_BYTES),
         file(c"fallback_larger", class, FALLBACK),
         file(c"fallback_legacy", class, LEFT),
-        file(c"refused", class, |it, class| {
-            it.stats.classes[class].refused.get()
-        }),
+        file(c"refused", class, REFUSED),
     ]
 }
 
@@ -209,10 +204,8 @@ impl Pool {
         for (number, node) in self.nodes().enumerate() {
             let stock = &node.stock;
             let (bound, unbound, demand) = (stock.bound(), stock.unbound.get(), stock.demand());
-            let (ready, lent) = (
-                node.ready_bytes(),
-                node.lent_span_bytes() / SPAN_BYTES as u64,
-            );
+            let ready = node.ready_bytes();
+            let lent = node.lent_span_bytes() / SPAN_BYTES as u64;
             writeln!(
                 out,
                 "{number:>4} {bound:>8} {unbound:>8} {demand:>8} {ready:>11} {lent:>8}"
