@@ -73,8 +73,9 @@ struct State {
 /// The gates of all classes.
 #[pin_data]
 pub(super) struct Gates {
-    /// The classes that are closed, one bit each: what every unmap looks at.
-    closed: Atomic<u32>,
+    /// The classes that are closed, apart from the gates: what every unmap looks at. Each is changed
+    /// with its gate's lock held.
+    closed: [Atomic<bool>; CLASSES],
     #[pin]
     gates: [SpinLockIrq<State>; CLASSES],
 }
@@ -107,7 +108,7 @@ impl Gates {
     /// Open gates.
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            closed: Atomic::new(0),
+            closed: [const { Atomic::new(false) }; CLASSES],
             gates <- pin_init_array_from_fn(|index| new_spinlock_irq!(State {
                 need: slots(SizeClass::ALL[index], FIRST_BYTES),
                 admissions: [Admission::default(); ADMISSIONS],
@@ -118,7 +119,7 @@ impl Gates {
     /// Whether `class` has refused a mapping and is still short.
     #[inline]
     pub(super) fn is_closed(&self, class: SizeClass) -> bool {
-        self.closed.load(Relaxed) & 1 << class as u32 != 0
+        self.closed[class as usize].load(Relaxed)
     }
 
     /// Opens `class` if there is plenty of it again. Returns whether it is open.
@@ -130,7 +131,7 @@ impl Gates {
         if self.is_closed(class) {
             state.need = slots(class, FIRST_BYTES);
             state.admissions = [Admission::default(); ADMISSIONS];
-            self.closed.add(!(1 << class as u32) + 1, Relaxed);
+            self.closed[class as usize].store(false, Relaxed);
         }
         true
     }
@@ -188,10 +189,7 @@ impl Gates {
     /// A mapping of an admitted CPU found nothing: closes the class.
     pub(super) fn close(&self, class: SizeClass, at: Moment) {
         let mut state = self.gates[class as usize].lock();
-        if !self.is_closed(class) {
-            // Each bit is changed with its gate's lock held; all of them share the word.
-            self.closed.add(1 << class as u32, Relaxed);
-        }
+        self.closed[class as usize].store(true, Relaxed);
         let mut admissions = state.admissions.iter_mut();
         let own = admissions.find(|it| it.is_valid(at.now_ms) && it.cpu == at.cpu);
         if let Some(admission) = own {
