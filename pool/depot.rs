@@ -13,6 +13,7 @@
 //! counts are written with it held and read by anybody.
 
 use super::{
+    address::Phys,
     list::Lists,
     span::{
         FreeSlot,
@@ -190,16 +191,16 @@ impl Depot {
         stock.put(span);
     }
 
-    /// Takes slots home, each with those behind it up to a number, to the span that they are a part of.
-    /// A span whose slots are all home then is unbound, if the watermark can do without it.
+    /// Takes runs of adjacent slots home: the span that they are a part of, where the first is, and
+    /// their number. A span whose slots are all home then is unbound, if the watermark can do without it.
     pub(super) fn put(
         &self,
         stock: &Stock,
-        slots: impl Iterator<Item = (&'static Span, FreeSlot, usize)>,
+        runs: impl Iterator<Item = (&'static Span, Phys, usize)>,
     ) {
         let mut spans = self.spans.lock();
-        for (span, slot, count) in slots {
-            spans.change(span, |span| span.put(self.bound_to.class(), slot, count));
+        for (span, first, count) in runs {
+            spans.change(span, |span| span.put(self.bound_to.class(), first, count));
             self.free.set(self.free.get() + count as u64);
             if span.home_slots.get() == self.per_span() && self.has_spare() {
                 self.unbind(&mut spans, stock, span);

@@ -10,7 +10,9 @@
 //! takes none.
 
 use super::{
+    address::Phys,
     class::SizeClass,
+    depot::Depot,
     gate::Moment,
     node::Node,
     span::FreeSlot,
@@ -229,18 +231,28 @@ impl Pool {
         }
     }
 
-    /// Takes slots of `class` home, each to its own span on its own node.
+    /// Takes slots of `class` home, see [`Self::take_runs_home`].
     pub(super) fn take_home(&self, class: SizeClass, slots: &[FreeSlot]) {
-        let with_home = |slot: &FreeSlot| {
-            let span = self.directory.get(slot.base)?;
-            Some((self.nodes.get(span.chunk()?.node())?, span, *slot))
+        let runs = slots.iter().map(|slot| (slot.base, 1));
+        self.take_runs_home(|node| node.depot(class), runs);
+    }
+
+    /// Takes runs of adjacent slots, of which each lies in one span, home to `depot`: each to its own
+    /// span on its own node.
+    pub(super) fn take_runs_home(
+        &self,
+        depot: impl Fn(&Node) -> &Depot,
+        runs: impl Iterator<Item = (Phys, usize)>,
+    ) {
+        let with_home = |(base, count)| {
+            let span = self.directory.get(base)?;
+            Some((self.nodes.get(span.chunk()?.node())?, (span, base, count)))
         };
-        let mut slots = slots.iter().filter_map(with_home).peekable();
+        let mut runs = runs.filter_map(with_home).peekable();
         // One depot at a time.
-        while let Some((node, ..)) = slots.peek().copied() {
-            let of_node = iter::from_fn(|| slots.next_if(|(other, ..)| ptr::eq(*other, node)));
-            let of_node = of_node.map(|(_, span, slot)| (span, slot, 1));
-            node.depot(class).put(&node.stock, of_node);
+        while let Some((node, _)) = runs.peek().copied() {
+            let of_node = iter::from_fn(|| runs.next_if(|(other, _)| ptr::eq(*other, node)));
+            depot(node).put(&node.stock, of_node.map(|(_, run)| run));
         }
         self.tell();
     }

@@ -87,38 +87,34 @@ impl Pool {
             self.stats.lend_oversize.add(1);
             return None;
         }
-        // Whoever can wait leaves the reserve to those who cannot.
+        // Whoever can wait leaves the reserve to those who cannot. More than a span comes of a whole
+        // chunk, which kccd makes for no one.
         let (reach, waits) = match may_sleep {
-            true => (Reach::Ready, WAITS),
+            true if bytes <= SPAN_BYTES => (Reach::Ready, WAITS),
+            true => (Reach::Ready, 0),
             false => (Reach::Reserve, 0),
         };
         let mut lent = self.take_pages(node, bytes, reach);
         for _ in 0..waits {
-            // More than a span comes of a whole chunk, which kccd makes for no one; and there is
-            // nothing to wait for once kccd sleeps and would not hear how few there are.
-            if lent.is_some() || bytes > SPAN_BYTES || !self.tell() {
+            // There is nothing to wait for once kccd sleeps and would not hear how few there are.
+            if lent.is_some() || !self.tell() {
                 break;
             }
             fsleep(Delta::from_millis(WAIT_MS));
             lent = self.take_pages(node, bytes, reach);
         }
-        self.zeroed(lent)
+        self.counted(lent).inspect(bounce::zero_lent)
     }
 
     /// Lends `bytes` bytes of a slot, zeroed, and aligned to their number rounded up to a power of two.
     /// For what is given back before long. Any context but NMI. [`None`] if there is none.
     pub(crate) fn lend_slot(&self, bytes: usize) -> Option<Lent<'_>> {
-        self.zeroed(self.take_slot(bytes))
+        self.lend_as_it_is(bytes).inspect(bounce::zero_lent)
     }
 
     /// The same with whatever is in it, all of which the host has seen.
     pub(crate) fn lend_as_it_is(&self, bytes: usize) -> Option<Lent<'_>> {
         self.counted(self.take_slot(bytes))
-    }
-
-    /// Zeroes what is about to be lent, or counts that nothing is.
-    fn zeroed<'a>(&self, lent: Option<Lent<'a>>) -> Option<Lent<'a>> {
-        self.counted(lent).inspect(bounce::zero_lent)
     }
 
     /// Counts if nothing is lent.
@@ -200,24 +196,13 @@ impl Pool {
                 self.stats.lent_slot_bytes.sub(bytes as u64);
                 self.put(slot, class);
             }
-            Use::Lent => self.take_pages_home(addr, lent_bytes),
-        }
-        Some(())
-    }
-
-    /// Takes pages home, each to its own span.
-    fn take_pages_home(&self, addr: Phys, bytes: usize) {
-        for start in (0..bytes).step_by(SPAN_BYTES) {
-            let part = (bytes - start).min(SPAN_BYTES) / PAGE_BYTES;
-            let of_span = self.directory.get(addr.add(start)).and_then(|span| {
-                let (first, _) = span.slot_at(addr.add(start))?;
-                Some((self.nodes.get(span.chunk()?.node())?, (span, first, part)))
-            });
-            if let Some((node, run)) = of_span {
-                node.lent.put(&node.stock, [run].into_iter());
+            Use::Lent => {
+                let run = |at| (addr.add(at), (lent_bytes - at).min(SPAN_BYTES) / PAGE_BYTES);
+                let runs = (0..lent_bytes).step_by(SPAN_BYTES).map(run);
+                self.take_runs_home(|node| &node.lent, runs);
             }
         }
-        self.tell();
+        Some(())
     }
 
     /// Whether `bytes` bytes at `addr` are lent, from the first to the last. Takes a few looks for each

@@ -310,8 +310,8 @@ impl Span {
     }
 
     /// Puts `count` adjacent slots of `class`, which the span is cut into, back.
-    pub(crate) fn put(&self, class: SizeClass, first: FreeSlot, count: usize) {
-        let first = first.base.offset_in(SPAN_SHIFT) >> class.shift();
+    pub(crate) fn put(&self, class: SizeClass, first: Phys, count: usize) {
+        let first = first.offset_in(SPAN_SHIFT) >> class.shift();
         (first..first + count).for_each(|index| self.set_home(index, true));
     }
 

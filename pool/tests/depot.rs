@@ -68,7 +68,7 @@ mod tests {
                 let spans = self.chunks.iter().flat_map(|chunk| chunk.spans());
                 let base = slot.base.raw() & !(SPAN_BYTES as u64 - 1);
                 let span = spans.into_iter().find(|span| span.base().raw() == base);
-                Some((span?, *slot, 1))
+                Some((span?, slot.base, 1))
             };
             let slots = slots.iter().filter_map(with_span);
             self.depot.put(&self.stock, slots);

@@ -52,7 +52,7 @@ mod tests {
             for (home, index) in (0..total).rev().enumerate() {
                 let base = span.base().add(index * class.slot_bytes());
                 let (slot, _) = span.slot_at(base).ok_or(EINVAL)?;
-                span.put(class, slot, 1);
+                span.put(class, slot.base, 1);
                 assert_eq!(span.home_slots.get() as usize, home + 1);
             }
             span.unbind();
@@ -68,7 +68,7 @@ mod tests {
             while span.take(class).is_some() {}
             let last = span.base().add(SPAN_BYTES - 1);
             let (slot, _) = span.slot_at(last).ok_or(EINVAL)?;
-            span.put(class, slot, 1);
+            span.put(class, slot.base, 1);
             assert!(span
                 .take(class)
                 .is_some_and(|taken| taken.base == slot.base));
