@@ -24,6 +24,7 @@ use super::{
         starts,
         Span, //
     },
+    stats::Counter, //
 };
 use crate::glue::memory::SharedMemory;
 use core::ptr;
@@ -31,13 +32,7 @@ use kernel::{
     alloc::AllocError,
     new_mutex,
     prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        Mutex, //
-    },
+    sync::Mutex, //
 };
 
 /// A chunk.
@@ -45,10 +40,10 @@ use kernel::{
 pub(crate) struct Chunk {
     spans: [Span; SPANS_PER_CHUNK],
     /// How many of the spans there are, 1 or all.
-    span_count: Atomic<u32>,
+    span_count: Counter,
     /// The spans that are unbound, one bit each.
-    unbound: Atomic<u32>,
-    node: Atomic<u32>,
+    unbound: Counter,
+    node: Counter,
     links: Links<Self>,
     #[pin]
     memory: Mutex<Option<SharedMemory>>,
@@ -65,7 +60,7 @@ impl Linked for Chunk {
     }
 
     fn level(&self) -> Option<usize> {
-        match self.unbound.load(Relaxed).count_ones() {
+        match self.unbound.get().count_ones() {
             0 => None,
             _ if self.is_single() => Some(SINGLE),
             unbound => Some(unbound as usize - 1),
@@ -78,9 +73,9 @@ impl Chunk {
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             spans: [const { Span::new() }; SPANS_PER_CHUNK],
-            span_count: Atomic::new(0),
-            unbound: Atomic::new(0),
-            node: Atomic::new(0),
+            span_count: Counter::default(),
+            unbound: Counter::default(),
+            node: Counter::default(),
             links: Links::new(),
             memory <- new_mutex!(None),
         })
@@ -98,9 +93,9 @@ impl Chunk {
         for (index, span) in self.spans.iter().take(count).enumerate() {
             span.place(memory.base().add(index * SPAN_BYTES), self);
         }
-        self.span_count.store(count as u32, Relaxed);
-        self.unbound.store((1 << count) - 1, Relaxed);
-        self.node.store(node as u32, Relaxed);
+        self.span_count.set(count as u64);
+        self.unbound.set((1 << count) - 1);
+        self.node.set(node as u64);
         *self.memory.lock() = Some(memory);
     }
 
@@ -116,12 +111,12 @@ impl Chunk {
 
     /// How many there are.
     pub(crate) fn span_count(&self) -> usize {
-        self.span_count.load(Relaxed) as usize
+        self.span_count.get() as usize
     }
 
     /// The node whose slots are made of it.
     pub(crate) fn node(&self) -> usize {
-        self.node.load(Relaxed) as usize
+        self.node.get() as usize
     }
 
     /// Whether it is a single span.
@@ -131,7 +126,7 @@ impl Chunk {
 
     /// Where `count` adjacent spans are unbound, aligned to their number rounded up to a power of two.
     pub(super) fn find(&self, count: usize) -> Option<usize> {
-        let (unbound, all) = (self.unbound.load(Relaxed), (1 << count) - 1);
+        let (unbound, all) = (self.unbound.get(), (1 << count) - 1);
         let mut starts = starts(SPANS_PER_CHUNK, count);
         starts.find(|first| unbound >> first & all == all)
     }
@@ -140,8 +135,7 @@ impl Chunk {
     pub(crate) fn take(&'static self, count: usize) -> Option<&'static [Span]> {
         let first = self.find(count)?;
         let taken = ((1 << count) - 1) << first;
-        self.unbound
-            .store(self.unbound.load(Relaxed) & !taken, Relaxed);
+        self.unbound.set(self.unbound.get() & !taken);
         self.spans.get(first..first + count)
     }
 
@@ -149,8 +143,7 @@ impl Chunk {
     pub(crate) fn put(&self, span: &Span) {
         let before = self.spans().take_while(|it| !ptr::eq(*it, span));
         let bit = 1 << before.count();
-        self.unbound
-            .store(self.unbound.load(Relaxed) | bit, Relaxed);
+        self.unbound.set(self.unbound.get() | bit);
     }
 }
 
@@ -167,9 +160,9 @@ impl Chunk {
         for (index, span) in chunk.spans.iter().take(spans).enumerate() {
             span.place(base.add(index * SPAN_BYTES), chunk);
         }
-        chunk.span_count.store(spans as u32, Relaxed);
-        chunk.unbound.store((1 << spans) - 1, Relaxed);
-        chunk.node.store(node as u32, Relaxed);
+        chunk.span_count.set(spans as u64);
+        chunk.unbound.set((1 << spans) - 1);
+        chunk.node.set(node as u64);
         Ok(chunk)
     }
 }

@@ -140,7 +140,7 @@ pub(crate) struct Span {
     /// bound to the class of 512 B. All records are free while the span is unbound.
     tables: [Link<Table>; TABLES],
     /// The slots that are home, one bit each, and their number.
-    home: [Atomic<u64>; WORDS],
+    home: [Counter; WORDS],
     pub(crate) home_slots: Counter,
     chunk: Link<Chunk>,
     links: Links<Self>,
@@ -177,7 +177,7 @@ impl Span {
             binding: Atomic::new(Binding::UNBOUND),
             base: Atomic::new(0),
             tables: [const { Link::new() }; TABLES],
-            home: [const { Atomic::new(0) }; WORDS],
+            home: [const { Counter::new(0) }; WORDS],
             home_slots: Counter::new(0),
             chunk: Link::new(),
             links: Links::new(),
@@ -271,7 +271,7 @@ impl Span {
         for (index, word) in self.home.iter().enumerate() {
             let bits = slots.saturating_sub(index * WORD_BITS).min(WORD_BITS);
             let all = u64::MAX.checked_shr((WORD_BITS - bits) as u32);
-            word.store(all.unwrap_or(0), Relaxed);
+            word.set(all.unwrap_or(0));
         }
         self.home_slots.set(slots as u64);
         self.set_binding(Some(bound_to));
@@ -286,7 +286,7 @@ impl Span {
 
     /// Takes a slot of `class`, which the span is bound to; [`None`] if none is home.
     pub(crate) fn take(&self, class: SizeClass) -> Option<FreeSlot> {
-        let mut words = self.home.iter().map(|word| word.load(Relaxed)).enumerate();
+        let mut words = self.home.iter().map(Counter::get).enumerate();
         let (at, bits) = words.find(|(_, bits)| *bits != 0)?;
         self.take_at(class, at * WORD_BITS + bits.trailing_zeros() as usize, 1)
     }
@@ -316,22 +316,18 @@ impl Span {
     }
 
     fn is_home(&self, index: usize) -> bool {
-        let word = self.home.get(index / WORD_BITS);
-        word.is_some_and(|word| word.load(Relaxed) >> (index % WORD_BITS) & 1 != 0)
+        self.home[index / WORD_BITS % WORDS].get() >> (index % WORD_BITS) & 1 != 0
     }
 
     /// Notes that a slot comes home, or leaves.
     fn set_home(&self, index: usize, home: bool) {
-        let (word, bit) = (
-            &self.home[index / WORD_BITS % WORDS],
-            1 << (index % WORD_BITS),
-        );
-        let (bits, count) = (word.load(Relaxed), self.home_slots.get());
+        let word = &self.home[index / WORD_BITS % WORDS];
+        let bit = 1 << (index % WORD_BITS);
         let (bits, count) = match home {
-            true => (bits | bit, count + 1),
-            false => (bits & !bit, count - 1),
+            true => (word.get() | bit, self.home_slots.get() + 1),
+            false => (word.get() & !bit, self.home_slots.get() - 1),
         };
-        word.store(bits, Relaxed);
+        word.set(bits);
         self.home_slots.set(count);
     }
 }
