@@ -13,7 +13,6 @@
 use super::{
     address::Phys,
     slot::Slot,
-    span::Span,
     Pool, //
 };
 use kernel::sync::atomic::{
@@ -68,26 +67,19 @@ impl Pool {
         bytes: usize,
         is_used: impl Fn(Phys, usize) -> bool,
     ) -> bool {
-        let Some(span) = self.directory.get(addr) else {
-            return false;
-        };
-        if !is_used(addr, bytes) || !self.defer(span, addr, bytes) {
-            self.take_back(addr, bytes);
-        }
-        true
+        let defers = |slot| is_used(addr, bytes) && self.defer(slot, addr, bytes);
+        self.record_at(addr).is_some_and(defers) || self.take_back(addr, bytes)
     }
 
     /// Leaves it to kccd to take back what is lent at `addr`. Returns whether exactly this is lent.
-    #[cold]
-    fn defer(&self, span: &Span, addr: Phys, bytes: usize) -> bool {
-        let found = span.slot_at(addr);
-        let Some((slot, _)) = found.filter(|(slot, _)| slot.slot.defer(addr, bytes)) else {
-            return false;
-        };
-        self.stats.lend_deferred.add(1);
-        self.deferred.push(addr, slot.slot);
-        self.bell.ring();
-        true
+    fn defer(&self, slot: &Slot, addr: Phys, bytes: usize) -> bool {
+        let is_lent = slot.defer(addr, bytes);
+        if is_lent {
+            self.stats.lend_deferred.add(1);
+            self.deferred.push(addr, slot);
+            self.bell.ring();
+        }
+        is_lent
     }
 
     /// Takes back what is deferred and not used any more. To be called by kccd.
@@ -108,9 +100,14 @@ impl Pool {
     }
 
     /// The record at `addr`, and how much is lent there; [`None`] at [`END`].
-    fn deferred_at(&self, addr: Phys) -> Option<(&'static Slot, usize)> {
+    fn deferred_at(&self, addr: Phys) -> Option<(&Slot, usize)> {
+        let slot = self.record_at(addr)?;
+        Some((slot, slot.lent_from(addr)?))
+    }
+
+    fn record_at(&self, addr: Phys) -> Option<&Slot> {
         let (slot, _) = self.directory.get(addr)?.slot_at(addr)?;
-        Some((slot.slot, slot.slot.lent_from(addr)?))
+        Some(slot.slot)
     }
 
     /// Whether anything is deferred.

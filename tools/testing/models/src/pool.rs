@@ -93,8 +93,14 @@ struct Pool {
 }
 
 impl Pool {
-    /// As the lender does, but for what becomes of the slot.
+    /// Whether the address is ours, as the lender says.
     fn take_back(&self, addr: Phys, bytes: usize) -> bool {
+        self.try_take_back(addr, bytes);
+        self.directory.get(addr).is_some()
+    }
+
+    /// As the lender does, but for what becomes of the slot. Returns whether it was lent.
+    fn try_take_back(&self, addr: Phys, bytes: usize) -> bool {
         let span = self.directory.get(addr);
         let found = span.and_then(|span| span.slot_at(addr));
         found.is_some_and(|(slot, ())| slot.slot.take_back(addr, bytes))

@@ -105,7 +105,7 @@ fn of_two_who_give_it_back_one_does() {
     model(|| {
         let pool = pool();
         let other = pool.clone();
-        let gives = thread::spawn(move || other.take_back(addr(0), BYTES));
+        let gives = thread::spawn(move || other.try_take_back(addr(0), BYTES));
         give_back(&pool, 0);
         let there = gives.join().unwrap();
         pool.retry_deferred(|_, _| false);
