@@ -87,22 +87,20 @@ impl Pool {
             self.stats.lend_oversize.add(1);
             return None;
         }
-        // Whoever can wait leaves the reserve to those who cannot. More than a span comes of a whole
-        // chunk, which kccd makes for no one.
-        let (reach, waits) = match may_sleep {
-            true if bytes <= SPAN_BYTES => (Reach::Ready, WAITS),
-            true => (Reach::Ready, 0),
-            false => (Reach::Reserve, 0),
+        // Whoever can wait leaves the reserve to those who cannot.
+        let reach = match may_sleep {
+            true => Reach::Ready,
+            false => Reach::Reserve,
         };
-        let mut lent = self.take_pages(node, bytes, reach);
-        for _ in 0..waits {
-            // There is nothing to wait for once kccd sleeps and would not hear how few there are.
-            if lent.is_some() || !self.tell() {
-                break;
-            }
+        let take = || self.take_pages(node, bytes, reach);
+        // More than a span comes of a whole chunk, which kccd makes for no one; and there is nothing to
+        // wait for once kccd sleeps and would not hear how few there are.
+        let may_wait = || may_sleep && bytes <= SPAN_BYTES && self.tell();
+        let mut later = (0..WAITS).take_while(|_| may_wait()).map(|_| {
             fsleep(Delta::from_millis(WAIT_MS));
-            lent = self.take_pages(node, bytes, reach);
-        }
+            take()
+        });
+        let lent = take().or_else(|| later.find_map(|lent| lent));
         self.counted(lent).inspect(bounce::zero_lent)
     }
 
@@ -132,7 +130,7 @@ impl Pool {
         bytes: usize,
         reach: Reach,
     ) -> Option<Lent<'_>> {
-        let bytes = in_pages(bytes)?;
+        let bytes = bytes.next_multiple_of(PAGE_BYTES);
         let count = bytes / PAGE_BYTES;
         let mut nodes = self
             .nearest(node)
@@ -181,12 +179,12 @@ impl Pool {
         let bound_to = binding.bound_to()?;
         let lent_bytes = match bound_to {
             Use::Slots(_) => bytes,
-            Use::Lent => in_pages(bytes)?,
+            Use::Lent => bytes.checked_next_multiple_of(PAGE_BYTES)?,
         };
         if !slot.slot.take_back(addr, lent_bytes) {
             return None;
         }
-        if !span.is_bound_as(binding) {
+        if span.binding() != binding {
             // As in `unmap()`, see span.rs: it is somebody else's.
             slot.slot.lend(addr, lent_bytes);
             return None;
@@ -228,9 +226,4 @@ impl Pool {
         });
         pages.sum::<u64>() * PAGE_BYTES as u64 + self.stats.lent_slot_bytes.get()
     }
-}
-
-/// `bytes`, rounded up to pages that are lent.
-fn in_pages(bytes: usize) -> Option<usize> {
-    bytes.max(1).checked_next_multiple_of(PAGE_BYTES)
 }

@@ -101,9 +101,6 @@ pub(crate) struct Pool {
     pub(crate) bell: Bell,
 }
 
-/// A slot and its class, and the mapping that it is claimed from.
-type Claimed = (FreeSlot, SizeClass, Mapping);
-
 /// A mapping was not made. The values are what the hooks return.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u64)]
@@ -255,6 +252,7 @@ impl Pool {
     }
 
     /// Claims the mapping at `addr`, which lies in `span`: of `size` bytes, or else whatever its size is.
+    /// Returns the slot and its class as well.
     #[inline]
     fn claim(
         &self,
@@ -262,7 +260,7 @@ impl Pool {
         span: &Span,
         addr: Phys,
         size: usize,
-    ) -> Result<Claimed, Misuse> {
+    ) -> Result<(FreeSlot, SizeClass, Mapping), Misuse> {
         let (slot, binding) = span.slot_at(addr).ok_or(Misuse::DoubleUnmap)?;
         let class = binding.class().ok_or(Misuse::DoubleUnmap)?;
         let mapping = match slot.slot.claim(addr, size) {
@@ -273,7 +271,7 @@ impl Pool {
         if size > mapping.size() {
             self.misuse(dev, Misuse::PastTheEnd, addr, size);
         }
-        if !span.is_bound_as(binding) {
+        if span.binding() != binding {
             // See span.rs.
             slot.slot.begin(&mapping);
             return Err(Misuse::DoubleUnmap);

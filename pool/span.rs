@@ -17,7 +17,7 @@
 //!
 //! A span is never freed, and an unmap looks at it without any lock. The binding may change between
 //! its look-up and its claim only if the address has no mapping: a slot that is mapped is not home.
-//! So an unmap compares the binding after it has claimed the record ([`Span::is_bound_as`]): if it
+//! So an unmap compares the binding after it has claimed the record, which is an acquire: if it
 //! changed, the driver has unmapped what was unmapped before. If the slot is mapped again in that
 //! moment, at the same offset and with the same size, its own unmap may be taken for the wrong one:
 //! it is reported, and the slot is lost.
@@ -216,11 +216,6 @@ impl Span {
     pub(crate) fn binding(&self) -> Binding {
         // Pairs with `set_binding()`: where the record is depends on it.
         Binding(read_once(&self.binding))
-    }
-
-    /// Whether it is still bound as it was, after a claim that was an acquire.
-    pub(crate) fn is_bound_as(&self, binding: Binding) -> bool {
-        self.binding() == binding
     }
 
     fn set_binding(&self, bound_to: Option<Use>) {

@@ -120,11 +120,11 @@ mod tests {
             assert!(span.bind(Use::Slots(class)).is_ok());
             let bound = span.binding();
             assert_eq!(bound.class(), Some(class));
-            assert!(span.is_bound_as(bound) && !span.is_bound_as(before));
+            assert!(span.binding() == bound && span.binding() != before);
             span.unbind();
             assert_eq!(span.binding().class(), None);
             assert_eq!(span.home_slots.get(), 0);
-            assert!(!span.is_bound_as(bound));
+            assert!(span.binding() != bound);
             before = bound;
         }
         Ok(())
