@@ -40,7 +40,7 @@ pub(crate) struct Bell {
     quiet: Atomic<bool>,
     /// Pages that the kernel asked to have back, until kccd takes the number.
     pub(crate) wanted_pages: Counter,
-    /// Mappings that were refused, in the same way.
+    /// Mappings that were about to be refused, in the same way.
     pub(crate) cries: Counter,
     stopped: Atomic<bool>,
 }
@@ -79,12 +79,6 @@ impl Bell {
     /// Wakes kccd to give so many pages back. Any context but NMI.
     pub(crate) fn want_pages(&self, pages: u64) {
         self.wanted_pages.add(pages);
-        self.ring();
-    }
-
-    /// Wakes kccd: a mapping is about to be refused. Any context but NMI.
-    pub(crate) fn cry(&self) {
-        self.cries.add(1);
         self.ring();
     }
 

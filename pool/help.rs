@@ -119,7 +119,8 @@ impl Pool {
             if !glue::in_interrupt() {
                 self.gates.close(class, self.moment(class));
             }
-            self.bell.cry();
+            self.bell.cries.add(1);
+            self.bell.ring();
         }
         found
     }
@@ -277,10 +278,7 @@ impl Pool {
 
     /// All nodes, `first` first, or else that of this CPU.
     pub(super) fn nearest(&self, first: Option<usize>) -> impl Iterator<Item = &Node> {
-        let home = match self.nodes.len() {
-            1 => 0,
-            _ => first.unwrap_or_else(|| memory::node_of_cpu(CpuId::current().as_u32())),
-        };
+        let home = first.unwrap_or_else(|| memory::node_of_cpu(CpuId::current().as_u32()));
         self.nodes().skip(home).chain(self.nodes().take(home))
     }
 }
