@@ -36,12 +36,10 @@ impl Constraints {
     /// Whether `size` bytes from `offset` on cross a segment boundary.
     #[cold]
     fn crosses(&self, offset: usize, size: usize) -> bool {
-        // As far as the mapping reaches, counted from the last boundary before it: from the
+        // What is left up to the next boundary, counted from the last one before the mapping: from the
         // start of the slot where that is a boundary, which it is for all but tiny segments.
         let boundary = self.seg_boundary_mask as usize;
-        (offset & boundary)
-            .checked_add(size.wrapping_sub(1))
-            .is_none_or(|last| last > boundary)
+        size.wrapping_sub(1) > boundary - (offset & boundary)
     }
 }
 

@@ -162,30 +162,25 @@ impl Pool {
             self.stats.oversize.add(1);
             return Err(NotMade::Legacy);
         };
-        let (slot, class) = match self.take(layout.class) {
-            Ok(it)
-                if request
-                    .dev
-                    .reaches(it.0.base.add(layout.offset), request.size) =>
-            {
-                it
+        let dev = request.dev;
+        match self.take(layout.class) {
+            Ok((slot, class)) if dev.reaches(slot.base.add(layout.offset), request.size) => {
+                if class != layout.class {
+                    self.fell_back(request, layout.class, Some(class));
+                }
+                return Ok(Self::begin(request, slot, layout.offset));
             }
-            Err(NotMade::Refused) if self.is_all_reached(request.dev) => {
+            Ok((slot, class)) => {
+                self.put(slot, class);
+                self.stats.unreachable.add(1);
+            }
+            Err(NotMade::Refused) if self.is_all_reached(dev) => {
                 return Err(self.refuse(request, Some(layout.class)));
             }
-            unserved => {
-                if let Ok((slot, class)) = unserved {
-                    self.put(slot, class);
-                    self.stats.unreachable.add(1);
-                }
-                self.fell_back(request, layout.class, None);
-                return Err(NotMade::Legacy);
-            }
-        };
-        if class != layout.class {
-            self.fell_back(request, layout.class, Some(class));
+            Err(_) => (),
         }
-        Ok(Self::begin(request, slot, layout.offset))
+        self.fell_back(request, layout.class, None);
+        Err(NotMade::Legacy)
     }
 
     /// Makes a mapping that the legacy pool could not make either. Any context but NMI.
@@ -318,11 +313,9 @@ impl Pool {
     /// say: as long as there is no memory, or none that the device reaches for sure, a mapping could
     /// only be left to it. Any context.
     pub(crate) fn max_mapping_bytes(&self, dev: DmaDevice<'_>) -> usize {
-        let has_memory = self.shared_bytes() > 0;
-        if has_memory && self.is_all_reached(dev) {
-            layout::max_mapping_bytes(dev.constraints(0).min_align_mask)
-        } else {
-            0
+        match self.shared_bytes() > 0 && self.is_all_reached(dev) {
+            true => layout::max_mapping_bytes(dev.constraints(0).min_align_mask),
+            false => 0,
         }
     }
 
