@@ -24,6 +24,7 @@ use super::class::{
     SizeClass,
     CLASSES, //
 };
+use crate::glue::once::read_once;
 use kernel::{
     new_spinlock_irq,
     prelude::*,
@@ -119,7 +120,7 @@ impl Gates {
     /// Whether `class` has refused a mapping and is still short.
     #[inline]
     pub(super) fn is_closed(&self, class: SizeClass) -> bool {
-        self.closed[class as usize].load(Relaxed)
+        read_once(&self.closed[class as usize])
     }
 
     /// Opens `class` if there is plenty of it again. Returns whether it is open.

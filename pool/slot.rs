@@ -206,7 +206,7 @@ impl Slot {
         // INVARIANT: The word says so, and with it came the original address.
         Some(Mapping {
             shared: addr,
-            orig: Phys::new(self.orig.load(Relaxed)),
+            orig: Phys::new(read_once(&self.orig)),
             size,
         })
     }

@@ -3,6 +3,7 @@
 //! Counters of what is rare. What happens for each mapping is counted by the CPU caches.
 
 use super::class::PerClass;
+use crate::glue::once::read_once;
 use kernel::sync::atomic::{
     Atomic,
     Relaxed, //
@@ -51,7 +52,7 @@ impl Counter {
 
     /// The count so far.
     pub(crate) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
+        read_once(&self.0)
     }
 }
 
