@@ -92,12 +92,13 @@ impl fmt::Display for Watermark {
     /// As users write it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Total(0) => write!(f, "0"),
-            Self::Total(total) => {
-                let thousands = (total.trailing_zeros() / 10).min(3);
-                let unit = ["", "K", "M", "G"][thousands as usize];
-                write!(f, "{}{unit}", total >> (10 * thousands))
-            }
+            Self::Total(total) => match total.trailing_zeros() {
+                u64::BITS => write!(f, "0"),
+                30.. => write!(f, "{}G", total >> 30),
+                20.. => write!(f, "{}M", total >> 20),
+                10.. => write!(f, "{}K", total >> 10),
+                _ => write!(f, "{total}"),
+            },
             Self::Slots(slots) => {
                 let mut comma = "";
                 for (class, slots) in slots.iter() {

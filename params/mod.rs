@@ -59,7 +59,8 @@ static CONFIGURED: Atomic<bool> = Atomic::new(false);
 /// Sets what the kernel was configured with, the first time that it is called: before the command line
 /// sets anything, and before anything is read.
 pub(crate) fn configure() {
-    const DEFAULTS: [(fn(&[u8]) -> Result, &[u8]); 4] = [
+    type Set = fn(&[u8]) -> Result;
+    const DEFAULTS: [(Set, &[u8]); 4] = [
         (set_watermark, bindings::CONFIG_CC_SWIOTLB_WATERMARK),
         (set_max, bindings::CONFIG_CC_SWIOTLB_MAX),
         (set_idle_ms, bindings::CONFIG_CC_SWIOTLB_IDLE_MS),
