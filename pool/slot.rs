@@ -172,7 +172,7 @@ impl Slot {
         }
         let span = addr.raw() - addr.offset_in(SPAN_SHIFT) as u64;
         // INVARIANT: That is what `begin()` was given. If the slot has got another mapping between
-        // the two loads, `mapping()` and `claim()` find out before anybody uses it.
+        // the two loads, `mapping()` and `claim_any()` find out before anybody uses it.
         Some(Mapping {
             shared: Phys::new(span | ((word >> FIELD_BITS) & OFFSET_MASK)),
             orig: Phys::new(read_once(&self.orig)),
