@@ -12,7 +12,8 @@ use kernel::sync::atomic::{
 /// What is read at an address that depends on the value is ordered behind it.
 #[inline(always)]
 pub(crate) fn read_once<T: AtomicType>(from: &Atomic<T>) -> T {
-    // SAFETY: Valid and aligned, and of a type that others store as a whole. For the kernel's memory
-    // model a volatile read of such a type is no data race.
+    const { assert!(size_of::<T>() <= size_of::<usize>()) };
+    // SAFETY: Valid and aligned, and small enough that others store it as a whole. By Rust's rules a
+    // volatile read that races is undefined; by the kernel's memory model it is `READ_ONCE()`.
     unsafe { from.as_ptr().read_volatile() }
 }

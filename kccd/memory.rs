@@ -143,8 +143,8 @@ impl Kccd {
         self.holdings.vacant.pop();
         chunk.place(memory, node);
         self.enlist(chunk);
-        stats.shared.ns.add(ns);
         if !was_shared {
+            stats.shared.ns.add(ns);
             stats.shared.done.add(1);
             stats.shared.bytes.add(bytes as u64);
             stats.single_spans.add(u64::from(chunk.is_single()));

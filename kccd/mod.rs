@@ -238,7 +238,7 @@ impl Kccd {
         if let Some((node, view)) = self.pool.nodes().zip(&mut self.state.nodes).nth(number) {
             let mut depots = SizeClass::ALL.into_iter().map(|class| node.depot(class));
             let low = depots.find(|depot| depot.is_low());
-            let bound = low.is_some_and(|depot| depot.bind_ahead(&node.stock));
+            let bound = low.is_none_or(|depot| depot.bind_ahead(&node.stock));
             view.bind.note(bound, machine::now_ms());
         }
     }
@@ -247,12 +247,13 @@ impl Kccd {
     fn let_go(&mut self, node: usize) {
         let bytes = self.remove(node);
         let view = &mut self.state.view;
-        match bytes {
-            Some(bytes) => view.wanted_bytes = view.wanted_bytes.saturating_sub(bytes as u64),
+        if let Some(bytes) = bytes {
+            view.wanted_bytes = view.wanted_bytes.saturating_sub(bytes as u64);
+            self.state.pace();
+        } else {
             // There is no memory to remember it with.
-            None => view.private.note(false, machine::now_ms()),
+            view.private.note(false, machine::now_ms());
         }
-        self.state.pace();
     }
 
     /// Makes a chunk private that has left.

@@ -145,7 +145,10 @@ impl NodeView {
     }
 
     fn can_give(&self, spans: u64) -> bool {
-        self.has_whole && spans >= SPANS_PER_CHUNK as u64
+        let chunk = SPANS_PER_CHUNK as u64;
+        // What would have to come back to be bound stays.
+        let can_bind = self.to_bind == 0 || self.bindable >= self.to_bind + chunk;
+        self.has_whole && spans >= chunk && can_bind
     }
 }
 

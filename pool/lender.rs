@@ -184,7 +184,7 @@ impl Pool {
         if !slot.slot.take_back(addr, lent_bytes) {
             return None;
         }
-        if span.binding() != binding {
+        if !span.is_still(binding, addr) {
             // As in `unmap()`, see span.rs: it is somebody else's.
             slot.slot.lend(addr, lent_bytes);
             return None;

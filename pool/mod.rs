@@ -266,7 +266,7 @@ impl Pool {
         if size > mapping.size() {
             self.misuse(dev, Misuse::PastTheEnd, addr, size);
         }
-        if span.binding() != binding {
+        if !span.is_still(binding, addr) {
             // See span.rs.
             slot.slot.begin(&mapping);
             return Err(Misuse::DoubleUnmap);
@@ -293,8 +293,8 @@ impl Pool {
         let Some(span) = self.directory.get(addr) else {
             return false;
         };
-        // If the span is bound anew meanwhile, the record is another slot's, but it is read as a whole:
-        // if it says that `addr` is within its mapping, that is so.
+        // If the span is bound anew meanwhile, the record is another slot's, but if it says that `addr`
+        // is within its mapping, that is so.
         let part = span
             .slot_at(addr)
             .and_then(|(slot, _)| slot.slot.mapping(addr)?.part(addr, size));

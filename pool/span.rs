@@ -20,7 +20,8 @@
 //! So an unmap compares the binding after it has claimed the record, which is an acquire: if it
 //! changed, the driver has unmapped what was unmapped before. If the slot is mapped again in that
 //! moment, at the same offset and with the same size, its own unmap may be taken for the wrong one:
-//! it is reported, and the slot is lost.
+//! it is reported, and the slot is lost. The same goes for a span that has got other memory before the
+//! binding was read. A sync is in an RCU section, in which the span keeps its memory.
 
 use super::{
     address::Phys,
@@ -44,10 +45,16 @@ use crate::glue::{
 use kernel::{
     alloc::AllocError,
     prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed,
-        Release, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+        barrier::{
+            smp_mb,
+            Read, //
+        }, //
     },
 };
 
@@ -218,6 +225,14 @@ impl Span {
         Binding(read_once(&self.binding))
     }
 
+    /// Whether the span has the memory that `addr` lies in, and is bound as it was when the record was
+    /// found that the caller has claimed since, which is an acquire. See the top of this file.
+    #[inline]
+    pub(crate) fn is_still(&self, binding: Binding, addr: Phys) -> bool {
+        let base = addr.raw() - addr.offset_in(SPAN_SHIFT) as u64;
+        self.binding() == binding && read_once(&self.base) == base
+    }
+
     fn set_binding(&self, bound_to: Option<Use>) {
         let binding = Binding(self.binding.load(Relaxed)).next(bound_to);
         // The tables are there before anybody can see the use. Pairs with `binding()`.
@@ -246,9 +261,13 @@ impl Span {
         let offset = addr.offset_in(SPAN_SHIFT);
         match binding.bound_to()? {
             Use::Slots(_) => slot.slot.lent_from(addr),
-            Use::Lent if self.is_home(offset >> Use::Lent.class().shift()) => None,
-            // Of the pages behind it nobody else has the address while they are home.
-            Use::Lent => Some(SPAN_BYTES - offset),
+            Use::Lent => {
+                // Before the span was bound, other slots were home.
+                smp_mb(Read);
+                let is_home = self.is_home(offset >> Use::Lent.class().shift());
+                // Of the pages behind it nobody else has the address while they are home.
+                (!is_home).then_some(SPAN_BYTES - offset)
+            }
         }
     }
 

@@ -9,7 +9,8 @@ use kernel::sync::atomic::{
     Relaxed, //
 };
 
-/// A number of events, bytes, slots or spans, which orders no other access to memory.
+/// A number of events, bytes, slots or spans, or marks of some of them, one bit each, which orders no
+/// other access to memory.
 ///
 /// Any CPU may read it and add to it; what sets it says who may.
 pub(crate) struct Counter(Atomic<u64>);

@@ -139,6 +139,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_bound_is_not_given_back() {
+        for (bindable, action) in [(6, Sleep(Some(4))), (7, GiveBack(0))] {
+            let node = NodeView {
+                demand: 0,
+                to_bind: 3,
+                bindable,
+                bind: until(NOW + 4),
+                ..node(0, SPANS + 4)
+            };
+            assert_eq!(next(&[node], &view()), action);
+        }
+    }
+
+    #[test]
     fn the_cap_stops_growth_and_nothing_else() {
         let lacking = node(20, 8);
         let chunk = CHUNK_BYTES as u64;

@@ -107,6 +107,26 @@ mod tests {
     }
 
     #[test]
+    fn a_span_that_has_moved_is_not_still_there() -> Result {
+        let span = span()?;
+        let chunk = span.chunk().ok_or(EINVAL)?;
+        let before = span.base();
+        span.place(Phys::new(9 * CHUNK_BYTES as u64), chunk);
+        assert!(span.bind(Use::Slots(SizeClass::K4)).is_ok());
+        for (base, is_there) in [(before, false), (span.base(), true)] {
+            for at in [0, 1, SPAN_BYTES - 1] {
+                let addr = base.add(at);
+                let (_, binding) = span.slot_at(addr).ok_or(EINVAL)?;
+                assert_eq!(span.is_still(binding, addr), is_there);
+            }
+        }
+        let (_, bound) = span.slot_at(span.base()).ok_or(EINVAL)?;
+        span.unbind();
+        assert!(!span.is_still(bound, span.base()));
+        Ok(())
+    }
+
+    #[test]
     fn binding_anew_is_another_binding() -> Result {
         let span = span()?;
         assert_eq!(span.binding().class(), None);

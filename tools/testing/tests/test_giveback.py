@@ -63,7 +63,7 @@ def _run(command: str, *options: str, timeout: int = 120) -> vm.Result:
 
 
 @vm.once
-def _cycles() -> vm.Result:
+def _cycles(_number: int = 0) -> vm.Result:
     return _run(
         f"""
 echo 1 >{EVENT}
@@ -126,10 +126,14 @@ def test_nothing_leaks():
         assert row["slots"] == row["free"] + row["in_use"], name
         assert row["cached"] == 0, name
         assert row["in_use"] == before[name]["in_use"], name
-    # Not "refused": on a busy machine kccd may be late for the largest mappings, which
-    # the driver makes again.
     for key in ("leaked_bytes", "give_back_failures", "misuse"):
         assert _cycles().count(key) == 0, key
+
+
+def test_nothing_is_refused():
+    """kccd grows in time. On a busy machine it may be late for the largest: once more."""
+    runs = (_cycles(*number) for number in ((), (1,), (2,)))
+    assert any(run.count("refused") == 0 for run in runs)
 
 
 def test_memory_is_free_again():

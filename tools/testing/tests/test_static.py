@@ -205,9 +205,9 @@ def test_executables():
 
 
 # Of the code that the kernel runs: lines of Rust, of a Rust source with its tests, and
-# of the C glue. They only shrink, unless a fault is mended. What bounces has 3,220 and
+# of the C glue. They only shrink, unless a fault is mended. What bounces has 3,232 and
 # 328 of them; the others came with what is lent.
-RUST_LOGIC = 3645
+RUST_LOGIC = 3657
 RUST_FILE = 400
 C_GLUE = 431
 
