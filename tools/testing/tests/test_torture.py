@@ -195,11 +195,12 @@ def _faults(module) -> dict[str, str]:
     commands = [
         f"""
 echo 'fault {fault}' >/dev/kmsg
-insmod /host/{module.name} fault={fault} seconds=4 cycle=1000 hold=1 storm=24
+insmod /host/{module.name} fault={fault} seconds={seconds} cycle=1000 hold=1 storm=24
 while grep -q running {STATS}; do sleep 0.05; done
 rmmod cc_swiotlb_torture
 """
-        for fault in ["none", *FAULTS]
+        # It ends when it is found. That something is refused may take long on a busy machine.
+        for fault, seconds in [("none", 4), *((fault, 30) for fault in FAULTS)]
     ]
     result = vm.run(
         # So little memory that mappings are refused.
