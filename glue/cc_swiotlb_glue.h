@@ -15,6 +15,9 @@
 #include <linux/kthread.h>
 #include <linux/sched.h>
 #include <linux/types.h>
+#include <linux/workqueue.h>
+#include <trace/events/swiotlb.h>
+#include "../trace/cc_swiotlb_events.h"
 
 /* Called by Rust, defined in C. */
 int cc_swiotlb_share(void *vaddr, int npages);
@@ -43,7 +46,7 @@ int cc_swiotlb_set_idle_ms(const char *text);
 int cc_swiotlb_get_idle_ms(char *page);
 void cc_swiotlb_stop(void);
 void cc_swiotlb_cpu_dead(unsigned int cpu);
-void cc_swiotlb_drain_this_cpu(void);
+void cc_swiotlb_drain_this_cpu(struct work_struct *work);
 unsigned long cc_swiotlb_spare_pages(void);
 void cc_swiotlb_give_back(unsigned long pages);
 

@@ -33,7 +33,7 @@ pub(crate) fn drain_all() {
 ///
 /// None.
 #[export]
-unsafe extern "C" fn cc_swiotlb_drain_this_cpu() {
+unsafe extern "C" fn cc_swiotlb_drain_this_cpu(_work: *mut kernel::bindings::work_struct) {
     if let Some(pool) = crate::pool() {
         pool.drain(None);
     }

@@ -5,6 +5,8 @@
  * with RUST_INLINE_HELPERS.
  */
 
+#ifdef CONFIG_CC_SWIOTLB
+
 #include <linux/cpumask.h>
 #include <linux/dma-direct.h>
 #include <linux/dma-map-ops.h>
@@ -131,3 +133,5 @@ __rust_helper int rust_helper_cc_swiotlb_cpu_to_node(int cpu)
 {
 	return cpu_to_node(cpu);
 }
+
+#endif /* CONFIG_CC_SWIOTLB */

@@ -11,14 +11,8 @@
 #include <linux/printk.h>
 #include <linux/shrinker.h>
 #include <linux/sizes.h>
-#include <linux/workqueue.h>
 
 #include "cc_swiotlb_glue.h"
-
-static void drain(struct work_struct *work)
-{
-	cc_swiotlb_drain_this_cpu();
-}
 
 static DEFINE_PER_CPU(struct work_struct, drain_work);
 
@@ -40,7 +34,7 @@ void cc_swiotlb_drain(unsigned int cpu)
  */
 void cc_swiotlb_drain_all(void)
 {
-	if (schedule_on_each_cpu(drain))
+	if (schedule_on_each_cpu(cc_swiotlb_drain_this_cpu))
 		pr_warn("no memory to drain the CPUs\n");
 }
 
@@ -77,7 +71,7 @@ int cc_swiotlb_register(void)
 	int cpu, ret;
 
 	for_each_possible_cpu(cpu)
-		INIT_WORK(per_cpu_ptr(&drain_work, cpu), drain);
+		INIT_WORK(per_cpu_ptr(&drain_work, cpu), cc_swiotlb_drain_this_cpu);
 	if (shrinker) {
 		shrinker->count_objects = count;
 		shrinker->scan_objects = scan;
