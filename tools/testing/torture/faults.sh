@@ -18,6 +18,13 @@ add()
 	eval "injected_$1=\$((injected_$1 + $2))"
 }
 
+all_injected()
+{
+	for name in $injected_names; do
+		eval "[ \$injected_$name -gt 0 ]" || return
+	done
+}
+
 say_faults()
 {
 	text=''

@@ -27,6 +27,10 @@ static unsigned int seconds = 60;
 module_param(seconds, uint, 0444);
 MODULE_PARM_DESC(seconds, "how long it runs");
 
+static bool more;
+module_param(more, bool, 0644);
+MODULE_PARM_DESC(more, "go on after that until this is cleared");
+
 static unsigned int seed;
 module_param(seed, uint, 0444);
 MODULE_PARM_DESC(seed, "what random numbers start from; 0 for a random one");
@@ -245,7 +249,7 @@ static int tt_main(void *unused)
 	unsigned long report = tt_started + stat_interval * HZ;
 
 	while (!kthread_should_stop() && !tt_stopped() &&
-	       time_before(jiffies, end)) {
+	       (time_before(jiffies, end) || READ_ONCE(more))) {
 		schedule_timeout_interruptible(HZ / 10);
 		if (stat_interval && time_after(jiffies, report)) {
 			tt_say("so far:");
