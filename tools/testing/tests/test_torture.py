@@ -120,7 +120,7 @@ def _run(variant: str, module) -> vm.Result:
     return vm.run(
         f"{vm.wait_ready()}; {command}",
         *(*CPUS, "--add", FOLDER, "--add", str(module), *VARIANTS[variant]),
-        timeout=200,
+        timeout=120,
         status=None,
     )
 
@@ -148,7 +148,7 @@ grep -h . /sys/kernel/debug/dma-api/disabled
         *("--debug", *CPUS[:-1], f"{CPUS[-1]} cc_swiotlb.watermark=2M"),
         *("--plug", "256M@60"),
         *("--add", FOLDER, "--add", str(module)),
-        timeout=800,
+        timeout=400,
         status=None,
     )
 
