@@ -267,6 +267,7 @@ def test_script_finds(fault, torture_module):
 def test_script_finds_a_failure(debug_torture_module):
     """Conversions that fail, and of which the script knows nothing."""
     functions = "/sys/kernel/debug/fail_function"
+    more = "/sys/module/cc_swiotlb_torture/parameters/more"
     result = vm.run(
         f"""
 {vm.wait_ready()}
@@ -275,9 +276,14 @@ echo cc_swiotlb_share >{functions}/inject
 echo cc_swiotlb_unshare >{functions}/inject
 echo 2 >{functions}/times
 # What was wanted is given back; that fails, and so does sharing it once more.
-( sleep 1; echo 64M >{vm.PARAMETERS}/watermark; sleep 2
-  echo 100 >{functions}/probability; echo 4M >{vm.PARAMETERS}/watermark ) &
-{SCRIPT} /host/{debug_torture_module.name} 10
+(
+	until [ -e {more} ]; do sleep 0.1; done
+	echo 64M >{vm.PARAMETERS}/watermark; sleep 2
+	echo 100 >{functions}/probability; echo 4M >{vm.PARAMETERS}/watermark
+	while [ "$(cat {functions}/times)" != 0 ]; do sleep 0.1; done
+	echo 0 >{more}
+) &
+{SCRIPT} /host/{debug_torture_module.name} 10 more=1
 """,
         *("--debug", "--add", FOLDER, "--add", str(debug_torture_module)),
         timeout=120,
