@@ -60,7 +60,8 @@ def _results(kernel: Kernel, built: Path, options: list[str], parameters: str) -
 
 def _run(kernel: Kernel, built: Path, options: list[str], quick: bool) -> dict:
     modes, depths = ("single", DEPTHS[:1]) if quick else ("*", DEPTHS)
-    # Five slices of each loop are over before a tick has met more than two: the least is clean.
+    # Five slices of each loop are over before a tick has met more than two: the least is
+    # clean, but where a single round takes longer than a slice.
     parameters = f"modes={modes} slice_us=300 sizes={_list(SIZES)}"
     found = module.parse(
         _results(kernel, built, options, f"{parameters} depths={_list(depths)}")
