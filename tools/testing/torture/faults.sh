@@ -34,12 +34,12 @@ say_faults()
 	say "injected:$text"
 }
 
-# Wants two chunks, or that many bytes, more than there are now, so that kccd has to
+# Wants that many bytes, or two chunks more than there are now, so that kccd has to
 # convert.
 want_more()
 {
 	kept_watermark=$(cat $parameters/watermark)
-	echo $(($(counter shared_bytes) + ${1:-4194304})) >$parameters/watermark
+	echo "${1:-$(($(counter shared_bytes) + 4194304))}" >$parameters/watermark
 }
 
 want_as_before()
@@ -135,8 +135,9 @@ allocations()
 	echo "$budget" >"$2/times"
 	echo 1 >"/proc/$kccd/make-it-fail"
 	echo 50 >"$2/probability"
-	# More than there ever were: what has been described once is described for good.
-	want_more 67108864
+	# More than there ever was: what has been described once is described for good.
+	# In a long run the cap ends this.
+	want_more $(($(counter peak_shared_bytes) + 16777216))
 	while_it_fails "$2"
 	echo 0 >"$2/probability"
 	echo 0 >"/proc/$kccd/make-it-fail"
@@ -187,9 +188,9 @@ next_fault()
 	1) conversions ;;
 	2) starve ;;
 	3) both ;;
-	4) allocations page /sys/kernel/debug/fail_page_alloc ;;
+	4) allocations slab /sys/kernel/debug/failslab ;;
 	5) cap ;;
-	6) allocations slab /sys/kernel/debug/failslab ;;
+	6) allocations page /sys/kernel/debug/fail_page_alloc ;;
 	7)
 		conversions_back 1 cc_swiotlb_unshare
 		require_no_loss cc_swiotlb_unshare unshare
