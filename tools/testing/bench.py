@@ -21,10 +21,10 @@ from lib.bench import disk, instructions, module, native, targets  # noqa: E402
 from lib.bench import report as page  # noqa: E402
 from lib.failure import Failure  # noqa: E402
 
-# Where one kind of mapping says enough.
+# Parameters for parts in which one kind of mapping is enough.
 FEW = "modes=single dirs=TO_DEVICE depths=64"
 
-# What is shared besides what the mappings need, and the cap that lets it.
+# The memory that is shared beyond the need of the mappings, and a cap that allows it.
 SMALL = "cc_swiotlb.watermark=8M"
 LARGE = "cc_swiotlb.watermark=4G cc_swiotlb.max=5G"
 MAPPINGS = 1_000_000
@@ -50,7 +50,7 @@ class Bench:
         return native.Machine(built, place, arguments, memory)
 
     def _fewer(self) -> int:
-        """Rounds of what varies little."""
+        """The number of rounds for parts that vary little."""
         return min(self.rounds, QUICK_ROUNDS) if self.quick else self.rounds
 
     def _records(
@@ -106,7 +106,7 @@ class Bench:
         return instructions.measure(counted, built, self.quick, self.step)
 
     def longest(self) -> list:
-        """The longest ways, in instructions."""
+        """The longest code paths, in instructions."""
         counted = kernel.build(self.counted)
         built = module.build(counted, self.scratch / self.counted)
         return instructions.longest(counted, built, self.step)

@@ -83,7 +83,7 @@ def bursts(arguments: argparse.Namespace) -> list[guest.Burst]:
 
 
 def keep(report: Report, place: Path) -> dict:
-    """Keeps what a burst came to in files; returns its figures."""
+    """Keeps the report and the figures of a burst in files; returns the figures."""
     figures = report.figures()
     text = json.dumps(figures, indent=1)
     place.with_suffix(".json").write_text(f"{text}\n")
@@ -101,7 +101,7 @@ def started_alike(burst: guest.Burst, runs: dict) -> guest.Burst:
 
 
 def measure(arguments: argparse.Namespace) -> dict[guest.Burst, dict]:
-    """Runs them all, in turn, round by round; the medians of those that ended."""
+    """Runs all bursts in turn, round by round; returns medians of those that ended."""
     output = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     wanted = bursts(arguments)

@@ -14,10 +14,11 @@ import pytest
 sys.dont_write_bytecode = True
 
 TESTS = Path(__file__).resolve().parent / "tests"
-# What takes too long to be run each time: `make check-configs` and the like.
+# Tests that take too long to run each time: `make check-configs` and the like.
 EXTRA = TESTS / "extra"
-# Guests wait for a part of their time: three of them keep two CPUs busy. Files are what
-# is handed out, since their tests share guests. What compares times comes last, alone.
+# Guests spend a part of their time waiting: three of them keep two CPUs busy. Tests are
+# handed out by file, since those of a file share guests. Tests that compare times come
+# last, alone.
 AT_ONCE = min((os.cpu_count() or 1) * 3 // 2, 4)
 PHASES = (
     ["-m", "not alone", "-n", str(AT_ONCE), "--dist", "loadfile"],
@@ -54,7 +55,7 @@ def main() -> int:
     if not named:
         arguments += [f"--ignore={EXTRA}", str(TESTS)]
     statuses = {pytest.main([*arguments, *phase], [counter]) for phase in phases}
-    # One of them may have no tests if there are words to choose by.
+    # A phase may have no tests if the arguments select only some.
     statuses -= {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}
     passed = sum(counter.outcomes.values())
     failed = len(counter.outcomes) - passed

@@ -118,7 +118,7 @@ def run_guest(url: str, console: Path, steps: Steps) -> tuple[int, list[str], st
 
 
 def section(output: list[str], name: str) -> list[str]:
-    """The lines behind the mark `name`, up to the next mark."""
+    """The lines after the mark `name`, up to the next mark."""
     try:
         start = output.index(f"=== {name}") + 1
     except ValueError:
@@ -130,7 +130,7 @@ def section(output: list[str], name: str) -> list[str]:
 
 
 def legacy_bytes() -> int:
-    """What swiotlb reserves in a confidential guest of this size.
+    """The bytes that swiotlb reserves in a confidential guest of this size.
 
     See mem_encrypt_setup_arch() in arch/x86/mm/mem_encrypt.c.
     """
@@ -138,7 +138,7 @@ def legacy_bytes() -> int:
 
 
 class Report:
-    """What the guest's counters say, for a person."""
+    """The guest's counters, in words."""
 
     def __init__(self, output: list[str], server: Server):
         pairs = (line.partition(":") for line in section(output, "stats"))
@@ -156,7 +156,7 @@ class Report:
         return int(value) if value.isdigit() else -1
 
     def problems(self) -> list[str]:
-        """Why this was no success; empty if it was one."""
+        """The reasons why the run was no success; empty if it was one."""
         found = []
         names = {"nvme": "NVMe", "blk": "virtio-blk", "net": "virtio-net"}
         for key, name in names.items():
@@ -242,7 +242,7 @@ class Report:
 def main() -> int:
     """Runs the demo."""
     started = time.monotonic()
-    # What has to be made first shows its own progress.
+    # The steps that build something first show their own progress.
     if subprocess.run([CCVM, "build"], check=False).returncode:
         return 1
     print(

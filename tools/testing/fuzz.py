@@ -23,9 +23,9 @@ from lib.failure import Failure  # noqa: E402
 TORTURE = repository.TESTING / "torture"
 FLAVOUR = "uml-smp"
 SECONDS = 20
-# How much is shared to begin with, and at most; each seed has one of these. Not
+# How much is shared to begin with, and at most; each seed uses one of these. None has
 # from_device=zero: here lent memory is bounced as well, and torture does not expect
-# that it is zeroed by that.
+# bouncing to zero it.
 LIMITS = (
     "cc_swiotlb.watermark=2M cc_swiotlb.max=8M",
     "cc_swiotlb.watermark=2M",
@@ -61,14 +61,14 @@ def _try(
     try:
         console = native.start(machine, root, seconds + 120)
     except Failure as hang:
-        # That is a finding as well.
+        # A hang is a finding as well.
         return str(hang)
     said = root / "said"
     return said.read_text(errors="replace") if said.exists() else console
 
 
 def operations_of(said: str) -> int:
-    """How many there were, if all of it passed."""
+    """The number of operations, if all of it passed."""
     found = re.search(r"^torture: operations: (\d+)$", said, re.M)
     passed = re.search(r"^torture: passed$", said, re.M)
     bad = re.search(r"BUG:|WARNING:|Oops|refcount_t:", said)

@@ -7,12 +7,12 @@ use crate::sample::{Class, Sample};
 use crate::text::{bytes, count};
 use std::collections::BTreeSet;
 
-/// Memory is converted by so much.
+/// Memory is converted in units of this size.
 const CHUNK_BYTES: u64 = 2 << 20;
-/// More than any guest has: garbage, which is not calculated with.
+/// More than any guest has. A larger value is garbage and is cut down to this one.
 const LARGEST: u64 = 1 << 50;
 
-/// The most of a value, over samples of one boot or of several. Only the demand ever falls.
+/// The maximum of a value over samples of one boot or of several. Only the demand ever falls.
 fn most(samples: &[Sample], value: impl Fn(&Sample) -> Option<u64>) -> u64 {
     let values = samples.iter().filter_map(value);
     values.max().unwrap_or(0).min(LARGEST)
@@ -25,19 +25,19 @@ fn refused_bytes(sample: &Sample) -> Option<u64> {
     bytes.reduce(u64::saturating_add).or(Some(LARGEST))
 }
 
-/// Whether nearly all was shared that may be, so that memory could grow no further.
+/// Whether nearly all memory was shared that may be, so that it could grow no further.
 fn near_cap(sample: &Sample) -> bool {
     let (shared, max) = (sample.pool.peak_shared_bytes, sample.pool.max_bytes);
     let near = |(shared, max): (u64, u64)| shared > max.saturating_sub(2 * CHUNK_BYTES);
     sample.refused_reason.as_deref() == Some("max") || shared.zip(max).is_some_and(near)
 }
 
-/// What has to be ready before it is needed, as a round number of bytes.
+/// The memory that has to be ready before it is needed, as a round number of bytes.
 ///
-/// That is what was bound at the peak, the legacy pool if it had to help, and a quarter for what
-/// CPUs hold and only large mappings may take. Where the cap or a lack of memory was in the way,
-/// the peak does not show what was wanted: what was refused counts on top, but as callers try
-/// again, at most three times the peak.
+/// It is the memory that was bound at the peak, plus the legacy pool if it had to help, plus a
+/// quarter for the slots that CPUs hold and those that only large mappings may take. Where the cap
+/// or a lack of memory was in the way, the peak does not show the whole demand: refused bytes are
+/// added, but at most three times the peak, since callers try again.
 fn enough(samples: &[Sample], watermark: u64, hidden: bool) -> u64 {
     let peak = |s: &Sample| s.pool.peak_bound_bytes.or(s.pool.peak_shared_bytes);
     let peak = most(samples, peak).max(watermark);

@@ -15,14 +15,14 @@ use std::error::Error;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Samples of a running guest that are kept.
+/// The number of samples of a running guest that are kept.
 const HISTORY: usize = 600;
 const KEYS: &str = "q quit  space pause, go on  left, right, home, end";
 
 /// Gives the next sample of a running guest.
 pub type Next<'a> = dyn Fn() -> Result<Sample, String> + 'a;
 
-/// Shows samples until the user quits, of a log if there is no `next`. There is at least one.
+/// Shows samples, at least one, until the user quits. Without `next`, they are those of a log.
 pub fn live(
     mut samples: Vec<Sample>,
     next: Option<&Next<'_>>,
@@ -30,7 +30,7 @@ pub fn live(
 ) -> Result<(), Box<dyn Error>> {
     let viewport = match terminal::size() {
         Ok((1.., 1..)) => Viewport::Fullscreen,
-        // A serial console does not say what it has.
+        // A serial console does not report its size.
         _ => Viewport::Fixed(Rect::new(0, 0, 80, 24)),
     };
     let mut terminal = ratatui::try_init_with_options(TerminalOptions { viewport })?;

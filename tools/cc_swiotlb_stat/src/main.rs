@@ -88,7 +88,7 @@ fn log(to: &Path, next: &live::Next<'_>, interval: Duration) -> Result<u8, Strin
     let mut file = file.map_err(said)?;
     loop {
         file.write_all(json(&next()?).as_bytes()).map_err(said)?;
-        // What is missed while the machine has no time for us is not made up for.
+        // Samples that are missed while the machine is busy are not made up for.
         thread::sleep(interval);
     }
 }
@@ -126,7 +126,7 @@ fn run(options: &Options) -> Result<u8, String> {
         return shown.map(|()| 0).map_err(|error| error.to_string());
     };
     match io::stdout().write_all(text.as_bytes()) {
-        // A reader that has gone has seen enough.
+        // A reader that has closed the pipe has seen enough.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("output: {error}")),
         _ => Ok(status),
     }

@@ -40,8 +40,8 @@ pub fn reason_words(reason: Option<&str>) -> (&'static str, &'static str) {
     }
 }
 
-/// A problem that is counted: the counter, how bad it is once it happened and while it goes on,
-/// what it is, what helps.
+/// A problem that is counted: the counter, the severity once it happened and while it goes on, the
+/// problem in words, the remedy.
 type Counted<'a> = (
     fn(&Sample) -> Option<u64>,
     Severity,
@@ -50,7 +50,7 @@ type Counted<'a> = (
     &'static str,
 );
 
-/// All that is wrong, the worst first. The last sample is the one of now.
+/// All problems, the worst first. The last sample is the current one.
 pub fn problems(samples: &[Sample]) -> Vec<Problem> {
     use Severity::*;
 

@@ -9,7 +9,7 @@ fn head(name: &str, kind: &str, help: &str) -> String {
     format!("# HELP {name} {help}.\n# TYPE {name} {kind}\n")
 }
 
-/// A file as a metric, of the folders that have it, each with its label.
+/// A file as a metric, with a line under its label for each folder that has the file.
 fn metric(file: &File, prefix: &str, folders: &[(String, &Values)]) -> String {
     let ns = file.name.strip_suffix("_ns");
     let name = ns.map_or(file.name.to_string(), |name| format!("{name}_seconds"));
@@ -31,7 +31,7 @@ fn metric(file: &File, prefix: &str, folders: &[(String, &Values)]) -> String {
     }
 }
 
-/// All that is known.
+/// All values of the sample that are known.
 pub fn prom(sample: &Sample) -> String {
     let mut text = String::new();
     if let Some(state) = &sample.state {

@@ -2,8 +2,8 @@
 
 //! One look at the allocator: the files that it has in sysfs, one value each.
 //!
-//! A file that is missing or holds something else is a value that is not known, and nothing more:
-//! kernels older and newer than this program have other files.
+//! If a file is missing or holds something else, its value is unknown, and that is all: kernels
+//! older and newer than this program have other files.
 
 use serde::{Deserialize, Serialize};
 use std::{fmt::Display, fs, path::Path, time::SystemTime};
@@ -20,10 +20,10 @@ pub struct File {
     pub value: fn(&Values) -> Option<u64>,
 }
 
-/// Defines a struct with a field for each file, named as the file is.
+/// Defines a struct with a field for each file, under the name of the file.
 macro_rules! values {
     ($($kind:ident $file:ident: $help:literal,)*) => {
-        /// What there is of the whole allocator, or of one size class.
+        /// The values of the whole allocator, or of one size class.
         #[derive(Clone, Default, Serialize, Deserialize)]
         pub struct Values {
             $(#[doc = $help]
@@ -102,7 +102,7 @@ pub struct Class {
     pub slots: Values,
 }
 
-/// All of it at one time.
+/// All values at one time.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Sample {
     /// Milliseconds since 1970.
@@ -154,7 +154,7 @@ impl Sample {
         })
     }
 
-    /// Reads a log: its samples, at least one. Other lines are left out, and that is said.
+    /// Reads the samples of a log, at least one. Other lines are left out, and a message says so.
     pub fn read_log(log: &Path) -> Result<Vec<Self>, String> {
         let said = |error: &dyn Display| format!("{}: {error}", log.display());
         let text = fs::read(log).map_err(|error| said(&error))?;
@@ -170,7 +170,7 @@ impl Sample {
         Ok(samples)
     }
 
-    /// Mappings left to the legacy pool for want of a slot, not for the mapping or its device.
+    /// Mappings left to the legacy pool for lack of a slot, not due to the mapping or its device.
     pub fn lacked(&self) -> Option<u64> {
         let other = [self.pool.fallback_unreachable, self.pool.fallback_oversize];
         let other = other.into_iter().flatten().fold(0, u64::saturating_add);
@@ -182,8 +182,8 @@ impl Sample {
     }
 }
 
-/// By how much a value grew in a second between the last two samples, if they have it. Nobody
-/// knows if there was a reboot in between, after which counters begin anew.
+/// The growth of a value per second between the last two samples, if both have it. After a reboot
+/// in between, when counters begin anew, it is unknown.
 pub fn rate(samples: &[Sample], value: impl Fn(&Sample) -> Option<u64>) -> Option<f64> {
     let [.., before, now] = samples else {
         return None;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is shown to people, as lines: of the live view, of a log, and of `--once`.
+//! The lines that are shown to people, by the live view, for a log, and by `--once`.
 
 use crate::problems::{problems, Severity};
 use crate::sample::{rate, Class, Sample, Values};
@@ -8,7 +8,7 @@ use crate::text::{bytes, count, growth, per_second, shown, time};
 use ratatui::style::{Style, Stylize};
 use ratatui::text::Line;
 
-/// What one conversion took on average.
+/// The average time of one conversion.
 fn each(ns: Option<u64>, times: Option<u64>) -> String {
     match (ns, times) {
         (Some(ns), Some(times @ 1..)) => format!("{:.1} ms", ns as f64 / 1e6 / times as f64),
@@ -86,8 +86,8 @@ fn row(samples: &[Sample], class: &Class) -> Vec<(&'static str, usize, String)> 
     cells
 }
 
-/// All of it, in lines; only those of what is wrong are longer than `width`. The last sample is the
-/// one of now.
+/// The whole screen, in lines. Only those that describe problems are longer than `width`. The last
+/// sample is the current one.
 pub fn screen(samples: &[Sample], width: usize) -> Vec<Line<'static>> {
     let now = &samples[samples.len() - 1];
     let state = now.state.as_deref().unwrap_or("in an unknown state");

@@ -2,7 +2,7 @@
 
 //! Values as people read them.
 
-/// A value, or what stands for one that is not known.
+/// A value, or the placeholder for one that is not known.
 pub fn shown<T>(value: Option<T>, show: impl Fn(T) -> String) -> String {
     value.map_or("?".to_string(), show)
 }

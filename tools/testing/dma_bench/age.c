@@ -10,7 +10,7 @@
 
 #include "bench.h"
 
-/* Mapped at a time. */
+/* Mappings that exist at a time. */
 #define DB_HELD		256
 #define DB_MIN_SHIFT	6
 #define DB_MAX_SHIFT	17
@@ -22,7 +22,7 @@ struct db_held {
 
 /**
  * db_age() - map and unmap at random
- * @t: whose buffers to map, over and over
+ * @t: thread whose buffers are mapped, over and over
  * @mappings: how many mappings to make; all are undone in the end
  *
  * Context: may sleep.

@@ -19,8 +19,8 @@
 #define DB_THREADS	2
 
 /*
- * How often a case is measured, in turn with its floor. The least disturbed
- * slice counts, of both.
+ * Slices in which a case is measured, in turn with its floor. Of both, the
+ * least disturbed slice counts.
  */
 #define DB_SLICES	5
 
@@ -29,10 +29,10 @@ struct db_thread;
 
 /**
  * struct db_pattern - a way to use the DMA API
- * @name: as it is asked for and reported
+ * @name: name by which it is selected and reported
  * @prepare: called before the first round; may be NULL
  * @round: maps and unmaps, or syncs, each of the buffers once
- * @floor: copies what @round cannot do without
+ * @floor: makes the copies that @round cannot do without
  * @finish: called after the last round; may be NULL
  */
 struct db_pattern {
@@ -67,11 +67,11 @@ struct db_case {
  * @c: the case
  * @near: area with the drivers' buffers
  * @far: areas that the floor copies to
- * @dma: DMA addresses of what is mapped
+ * @dma: DMA addresses of the mapped buffers
  * @sgl: the buffers as a scatterlist
  * @refused: mappings that failed
  * @round_ps: picoseconds for a buffer in a round, by slice
- * @floor_ps: the same of the floor
+ * @floor_ps: the same for the floor
  */
 struct db_thread {
 	struct db_run *run;
@@ -87,15 +87,16 @@ struct db_thread {
 };
 
 /*
- * What is sent was just written and what was received is going to be read: the
- * drivers' buffers are in the cache, even if that makes large ones overlap.
+ * A driver has just written the data that it sends, and is about to read the
+ * data that it received: its buffers are in the cache, even if that makes large
+ * ones overlap.
  */
 static inline u8 *db_near(struct db_thread *t, unsigned int i)
 {
 	return t->near + i % (DB_MAX_SIZE / t->c.size) * t->c.size;
 }
 
-/* As bounce buffers do, those of the floor lie side by side if they are small. */
+/* Like small bounce buffers, small buffers of the floor lie side by side. */
 static inline u8 *db_far(struct db_thread *t, unsigned int i)
 {
 	unsigned int each = DB_MAX_SIZE / t->c.size;

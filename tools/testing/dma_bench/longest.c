@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The longest map and the longest unmap, beyond those of the same size that are
- * quickest: how long the slow paths are, most of which runs with interrupts
- * disabled.  Here all of it does, so that nothing else is in it.  Where the clock
- * counts instructions this is exact.
+ * By how much the longest map and the longest unmap exceed the quickest ones of
+ * the same size: the length of the slow paths, most of which runs with
+ * interrupts disabled.  Here all of it does, so that nothing else is measured.
+ * Where the clock counts instructions, the result is exact.
  */
 
 #include <linux/irqflags.h>
@@ -16,7 +16,7 @@
 
 #include "bench.h"
 
-/* Mapped at a time: more than a CPU keeps, and no more bytes than this. */
+/* Mappings at a time, more than a CPU keeps, and the most bytes of them. */
 #define DB_HELD		1024
 #define DB_HELD_BYTES	SZ_8M
 #define DB_ROUNDS	4
@@ -61,10 +61,10 @@ static void db_unmap(struct db_thread *t, size_t size, dma_addr_t dma,
 
 /**
  * db_longest() - the longest map and unmap of one size
- * @t: whose buffer to map, over and over
+ * @t: thread whose buffer is mapped, over and over
  * @size: bytes of a mapping
  * @map_ns: by how much the longest map exceeds the quickest
- * @unmap_ns: the same of an unmap
+ * @unmap_ns: the same for an unmap
  *
  * Context: may sleep.
  * Return: 0, or -ENOMEM.
@@ -85,7 +85,7 @@ int db_longest(struct db_thread *t, size_t size, u64 *map_ns, u64 *unmap_ns)
 				break;
 		for (i = 0; i < n; i++)
 			db_unmap(t, size, dma[i], &unmap);
-		/* What was missing may be there for the next round. */
+		/* Memory that was missing may be there for the next round. */
 		schedule_timeout_uninterruptible(HZ / 10);
 	}
 	kfree(dma);

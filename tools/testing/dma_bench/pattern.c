@@ -65,8 +65,8 @@ static void db_unmap(struct db_thread *t, unsigned int n)
 }
 
 /*
- * Has memory grow until all buffers of all threads fit at the same time: what is
- * measured is how fast mappings are, not how fast memory is found.
+ * Makes memory grow until all buffers of all threads fit at the same time: the
+ * benchmark measures how fast mappings are, not how fast memory is found.
  */
 static int db_grow(struct db_thread *t)
 {
@@ -76,14 +76,14 @@ static int db_grow(struct db_thread *t)
 		unsigned int n = db_map_all(t);
 		int all = db_agree(t, n == t->c.depth);
 
-		/* While they are mapped, so that it is seen that more is needed. */
+		/* Sleep while they are mapped: the need has to be seen. */
 		usleep_range(DB_RETRY_US, 2 * DB_RETRY_US);
 		db_unmap(t, n);
 		if (all < 0)
 			return all;
 		if (all && us)
 			return 0;
-		/* Nobody maps again before all have unmapped. */
+		/* No thread maps again before all have unmapped. */
 		all = db_agree(t, true);
 		if (all < 0)
 			return all;

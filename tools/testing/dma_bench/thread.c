@@ -28,9 +28,9 @@
  * @n: number of threads
  * @slice_ns: for how long each slice is measured, in ns
  * @waiting: threads that wait for the others
- * @turn: counts how often they were all there
- * @discontent: the turn in which one of them was not content last
- * @broken: one of them failed; nobody waits any more
+ * @turn: counts how often all of them were there
+ * @discontent: the last turn in which one of them was not content
+ * @broken: one of them failed; no thread waits any more
  */
 struct db_run {
 	unsigned int n;
@@ -242,7 +242,7 @@ int db_measure(struct db_thread **threads, unsigned int n, u64 slice_ns)
 	}
 	for (i = 0; i < started; i++) {
 		wait_for_completion(&jobs[i].done);
-		/* The first error, but not that of those who waited for it. */
+		/* The first error, but not of threads that waited for it. */
 		if (jobs[i].ret && (!ret || ret == -ECANCELED))
 			ret = jobs[i].ret;
 	}

@@ -39,8 +39,8 @@ void dt_seg_boundary(struct dt *dt)
 }
 
 /*
- * What is larger than any mapping may be is refused: an error, no warning of
- * the kernel's, and the next mapping works.
+ * A mapping that is larger than the maximum is refused: an error, no warning
+ * from the kernel, and the next mapping works.
  */
 void dt_oversize(struct dt *dt)
 {
@@ -56,8 +56,9 @@ void dt_oversize(struct dt *dt)
 		};
 
 		/*
-		 * With an alignment mask the largest size is a safe one; some
-		 * larger ones fit. Nothing fits beyond the largest without.
+		 * With an alignment mask, the reported maximum is a safe size;
+		 * some larger ones fit. Nothing fits that is larger than the
+		 * maximum without a mask.
 		 */
 		dma_set_min_align_mask(dt->dev, 0);
 		most = dma_max_mapping_size(dt->dev);
@@ -83,7 +84,7 @@ void dt_oversize(struct dt *dt)
 	}
 }
 
-/* A device that reaches 32 bits only is given nothing beyond. */
+/* A device that reaches only 32 bits is given no address beyond them. */
 void dt_dma_mask(struct dt *dt)
 {
 	unsigned int n;

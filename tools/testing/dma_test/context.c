@@ -16,7 +16,7 @@ static const size_t dt_context_sizes[] = {
 	1, 512, 2048, 4096, 5000, SZ_16K, SZ_64K, SZ_128K,
 };
 
-/* What runs in the other context. */
+/* A function that runs in the other context. */
 struct dt_call {
 	struct dt_map *m;
 	void (*run)(struct dt_map *m);
@@ -65,8 +65,9 @@ static void dt_in_hardirq(struct dt_map *m, void (*run)(struct dt_map *m))
 	struct dt_call call = { .m = m, .run = run };
 
 	/*
-	 * Not IRQ_WORK_INIT_HARD(): where PREEMPT_RT has no driver run, nothing
-	 * is mapped, and lockdep says so of the locks in DMA_API_DEBUG.
+	 * Not IRQ_WORK_INIT_HARD(): where PREEMPT_RT lets no driver run,
+	 * nothing is mapped, and lockdep complains about the locks in
+	 * DMA_API_DEBUG.
 	 */
 	init_irq_work(&call.irq_work, dt_irq_work);
 	irq_work_queue(&call.irq_work);
@@ -230,8 +231,9 @@ static long dt_from_cpu(void *data)
 }
 
 /*
- * Map on each CPU, unmap on each other one. One-sided traffic also moves all
- * free slots to the unmapping CPU, which must not run the mapping one dry.
+ * Map on each CPU, unmap on every other one. One-sided traffic also moves all
+ * free slots to the unmapping CPU, which must not leave the mapping one
+ * without.
  */
 void dt_other_cpu(struct dt *dt)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the allocator decides, put into one number: the same operations in the
- * same order give the same one, whatever a device does to shared memory.
+ * The allocator's decisions as one number: the same operations in the same
+ * order give the same number, whatever a device does to shared memory.
  */
 
 #include <linux/cc_platform.h>
@@ -24,14 +24,14 @@
  * struct dt_decider - a sequence of operations, and what came of it
  * @dt: the case
  * @maps: mappings, made where dma is not 0
- * @lent: coherent memory, there where it is not NULL
+ * @lent: coherent memory, allocated where it is not NULL
  * @lent_dma: its addresses
- * @spans: of all addresses that were given, in the order in which they were
- * @nr_spans: number of those
- * @hash: of all decisions
- * @refused: how many of them were refusals
- * @pattern: what the device wrote everywhere last
- * @scribbles: how often it did so
+ * @spans: spans of all addresses that were given, in the order of first use
+ * @nr_spans: number of these spans
+ * @hash: hash of all decisions
+ * @refused: number of decisions that were refusals
+ * @pattern: pattern that the device wrote last
+ * @scribbles: how often the device wrote
  */
 struct dt_decider {
 	struct dt *dt;
@@ -51,7 +51,7 @@ static size_t dt_lent_bytes(unsigned int handle)
 	return PAGE_SIZE << (handle % 6);
 }
 
-/* Chunks are elsewhere each time the guest boots, so an address is told by order. */
+/* Chunks lie elsewhere in each boot, so an address is named by its order. */
 static void dt_decided(struct dt_decider *d, dma_addr_t dma)
 {
 	dma_addr_t span = ALIGN_DOWN(dma, DT_SPAN_BYTES);
@@ -149,8 +149,9 @@ static bool dt_is_shared(u8 *page)
 }
 
 /*
- * The device overwrites all that it reaches of the spans that it was ever told
- * of. Memory that was not lent, but converted by itself, is a part of one.
+ * The device overwrites everything that it reaches of the spans that it was
+ * ever told of. Memory that was converted by itself, and not lent, is only a
+ * part of a span.
  */
 static void dt_scribble(struct dt_decider *d)
 {
@@ -171,7 +172,7 @@ static void dt_scribble(struct dt_decider *d)
 /*
  * Mappings of all classes, syncs, and coherent memory, in an order that is the
  * same for the same seed=. With decide=2 the device overwrites everything
- * between every two of them. The number is compared with that of another guest.
+ * between any two of them. The number is compared with that of another guest.
  */
 void dt_decisions(struct dt *dt)
 {

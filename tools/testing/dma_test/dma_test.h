@@ -33,7 +33,7 @@
 /* Space for the largest mapping at any offset in a page, with its guards. */
 #define DT_AREA_ORDER	(get_order(DT_SIZE_LIMIT) + 1)
 
-/* Deliberate faults, by which each case is seen to fail. See fault=. */
+/* Deliberate faults, which show that each case can fail. See fault=. */
 enum dt_fault {
 	DT_FAULT_NONE,
 	DT_FAULT_UNBOUNCED,	/* the device is given the original buffer */
@@ -68,7 +68,7 @@ enum dt_fault {
  * @dir: DMA direction
  * @attrs: DMA attributes, for map and unmap
  * @dma: address that the device uses
- * @bounce: what the device sees there
+ * @bounce: memory that the device sees at @dma
  * @seed: what @cpu was filled with, for the cases' own use
  * @map_cpu: CPU that made the mapping
  */

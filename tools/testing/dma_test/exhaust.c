@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What is left when nothing is left.
+ * Mappings until nothing is left, and what has to work even then.
  *
  * These cases map until they are refused. They need a small pool or a small
  * cap, so they run only when they are asked for by exhaust=1.
@@ -20,13 +20,13 @@
 #define DT_IRQ_BATCH	32
 /* More than any pool of these tests holds: 512 MiB. */
 #define DT_MOST		(SZ_512M / SZ_4K)
-/* Refused for so long, with kccd awake all the time: nothing is left. */
+/* If mappings are refused for so long while kccd is awake, nothing is left. */
 #define DT_EMPTY	(2 * HZ)
 #define DT_TIME_LIMIT	((dt_quick ? 5 : 30) * HZ)
-/* Mappings that a thread of dt_exhausted_with_mask() holds at most. */
+/* The most mappings that a thread of dt_exhausted_with_mask() holds. */
 #define DT_HELD		2048
 
-/* Mappings of a page, all of the same buffer: what they copy does not matter. */
+/* Mappings of a page, all of the same buffer: the content does not matter. */
 struct dt_flood {
 	struct device *dev;
 	void *buffer;
@@ -56,7 +56,7 @@ static void dt_flood_some(struct irq_work *work)
 	}
 }
 
-/* Maps in hard interrupt context until all is refused for DT_EMPTY. */
+/* Maps in hard interrupt context until all are refused for DT_EMPTY. */
 static void dt_flood_all(struct dt_flood *flood)
 {
 	unsigned long served = jiffies;
@@ -92,9 +92,9 @@ static void dt_unflood(struct dt_flood *flood)
 }
 
 /*
- * A page each for a receive ring, made in interrupts, may take everything but
- * the last slots of the largest classes: drivers were promised mappings of
- * dma_max_mapping_size() bytes.
+ * Mappings of a page each for a receive ring, made in interrupts, may take
+ * everything but the last slots of the largest classes: drivers were promised
+ * mappings of dma_max_mapping_size() bytes.
  */
 void dt_small_leave_large(struct dt *dt)
 {
@@ -125,8 +125,8 @@ void dt_small_leave_large(struct dt *dt)
 }
 
 /*
- * A device that reaches 32 bits only has as much as mainline gives it, three
- * quarters of the default pool at least, wherever the rest of the slots lie.
+ * A device that reaches only 32 bits has as much as mainline gives it, at least
+ * three quarters of the default pool, wherever the rest of the slots lie.
  */
 void dt_small_mask_has_enough(struct dt *dt)
 {
@@ -185,7 +185,7 @@ static int dt_hog_main(void *data)
 	unsigned int n;
 
 	for (n = 0; n < 4 * DT_HELD && hog->made < DT_HELD; n++) {
-		/* As NVMe has them: any place in a page, up to 64 KiB. */
+		/* As NVMe maps: at any offset in a page, up to 64 KiB. */
 		size_t size = SZ_4K << n % 5;
 		dma_addr_t dma;
 
@@ -194,7 +194,7 @@ static int dt_hog_main(void *data)
 					 size, DMA_TO_DEVICE, DMA_ATTR_NO_WARN);
 		if (dma_mapping_error(hog->dt->dev, dma)) {
 			hog->refused++;
-			/* As a queue that is run again later. */
+			/* Wait, like a queue that is run again later. */
 			if (hog->refused % 64 == 0)
 				schedule_timeout_uninterruptible(1);
 			continue;
@@ -238,8 +238,8 @@ static void dt_hog_end(struct dt_hog *hog)
 }
 
 /*
- * All CPUs map with an alignment mask while slots are short. Once a search that
- * started again and again never came to an end.
+ * All CPUs map with an alignment mask while slots are short. There was once a
+ * search that started again and again and never came to an end.
  */
 void dt_exhausted_with_mask(struct dt *dt)
 {

@@ -38,7 +38,7 @@ static int dt_by_address(const void *a, const void *b)
 	return x->dma < y->dma ? -1 : x->dma > y->dma;
 }
 
-/* Two mappings of the same memory are found by address. */
+/* Two mappings of the same memory are found by sorting the addresses. */
 static void dt_check_apart(struct dt_map **sorted, int n)
 {
 	int i;
@@ -108,8 +108,9 @@ static void dt_unmap_many(struct dt *dt, struct dt_map **maps, int n,
 
 /*
  * Map, let the device write into each, and only then look: a slot that was
- * handed out twice, or too short, holds another mapping's bytes. Released in
- * random order. Twice, so that the second round meets what the first left.
+ * handed out twice, or too short, holds another mapping's bytes. The mappings
+ * are released in random order. All of this is done twice, so that the second
+ * round meets what the first one left.
  */
 void dt_many(struct dt *dt)
 {

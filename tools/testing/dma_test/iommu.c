@@ -2,12 +2,12 @@
 /*
  * Behind an IOMMU: a device that is not trusted.
  *
- * dma-iommu bounces what does not start and end with a page, so that such a
- * device cannot see its neighbours. It aligns bounce buffers to the IOMMU's
- * granule and clears what the mapping leaves of it.
+ * dma-iommu bounces buffers that do not start and end with a page, so that such
+ * a device cannot see their neighbours. It aligns bounce buffers to the IOMMU's
+ * granule and clears the part of it that the mapping does not use.
  *
  * The device is QEMU's "edu". It has no driver, and takes no part: the module
- * sees with its eyes by way of the IOMMU's page tables.
+ * sees the memory that the device would see, through the IOMMU's page tables.
  */
 
 #include <linux/dma-mapping.h>
@@ -21,7 +21,7 @@
 #define DT_EDU_DEVICE	0x11e8
 
 /**
- * dt_iommu_device() - find the device, and take it for one that is not trusted
+ * dt_iommu_device() - find the device, and mark it as untrusted
  *
  * Return: the device, with a reference, or NULL when there is none behind an
  * IOMMU.
@@ -42,7 +42,7 @@ struct pci_dev *dt_iommu_device(void)
 	return pdev;
 }
 
-/* What the device finds at an address, up to the end of the page. */
+/* The memory that the device finds at an address, up to the end of the page. */
 static u8 *dt_iommu_view(struct device *dev, dma_addr_t dma)
 {
 	phys_addr_t phys;
@@ -51,7 +51,7 @@ static u8 *dt_iommu_view(struct device *dev, dma_addr_t dma)
 	return phys ? phys_to_virt(phys) : NULL;
 }
 
-/* The rest of the first and of the last page show the device nothing. */
+/* The device sees only zeroes in the rest of the first and of the last page. */
 static void dt_check_padding(struct dt_map *m)
 {
 	size_t before = offset_in_page(m->dma);
@@ -94,7 +94,7 @@ static void dt_one_untrusted(struct dt_map *m)
 	dt_check_copied_in(m, filled);
 	dt_check_padding(m);
 	dt_fill_bounce(m, written, 0, m->size);
-	/* As a device does that is not to be trusted. */
+	/* An untrusted device writes beside the mapping. */
 	memset(m->bounce - offset_in_page(m->dma), 0x5a, offset_in_page(m->dma));
 	dt_unmap(m);
 
@@ -103,7 +103,7 @@ static void dt_one_untrusted(struct dt_map *m)
 		     "unmapped");
 }
 
-/* All offsets in a page, with each mask; what is page aligned is not bounced. */
+/* All offsets in a page, with each mask; whole pages are not bounced. */
 void dt_untrusted(struct dt *dt)
 {
 	static const size_t sizes[] = {
@@ -185,8 +185,8 @@ static void dt_one_linked(struct dt_map *m)
 }
 
 /*
- * A range that is linked has a bounced start, a middle of whole pages that is
- * mapped as it is, and a bounced end. Each of them may be missing.
+ * A linked range has a bounced start, a middle of whole pages that is mapped as
+ * it is, and a bounced end. Each of them may be missing.
  */
 void dt_linked(struct dt *dt)
 {

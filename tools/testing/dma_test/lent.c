@@ -45,7 +45,7 @@ static void dt_one_coherent(struct dt *dt, size_t size, gfp_t gfp)
 	dma_free_coherent(dt->dev, size, cpu, dma);
 }
 
-/* Coherent memory of all sizes is zeroed, aligned, and what the device sees. */
+/* Coherent memory of all sizes is zeroed, aligned, and seen by the device. */
 void dt_coherent(struct dt *dt)
 {
 	static const size_t sizes[] = {
@@ -64,7 +64,7 @@ void dt_coherent(struct dt *dt)
 	}
 }
 
-/* Many at a time, in atomic context, do not overlap. */
+/* Many allocations in atomic context, at the same time, do not overlap. */
 void dt_coherent_atomic(struct dt *dt)
 {
 	struct {
@@ -72,7 +72,7 @@ void dt_coherent_atomic(struct dt *dt)
 		u8 *cpu;
 		size_t size;
 	} *all;
-	/* As many as there are in the smallest atomic pool. */
+	/* Without lending, as many as the smallest atomic pool holds. */
 	unsigned int i, n, most = dt_lends(dt) ? DT_LENT : 4;
 
 	all = kcalloc(DT_LENT, sizeof(*all), GFP_KERNEL);
@@ -97,7 +97,7 @@ void dt_coherent_atomic(struct dt *dt)
 	kfree(all);
 }
 
-/* What is lent is mapped as it is, and left alone by unmap and sync. */
+/* Lent memory is mapped as it is, and unmap and sync leave it alone. */
 void dt_lent_mapping(struct dt *dt)
 {
 	static const size_t sizes[] = { SZ_4K, 5 * SZ_4K, SZ_512K, SZ_1M };
@@ -151,8 +151,8 @@ void dt_lent_mapping(struct dt *dt)
 }
 
 /*
- * What is freed twice, or at a wrong address, is lent to nobody twice, and what
- * is lent stays so.
+ * Memory that is freed twice, or at a wrong address, is not lent twice, and
+ * memory that is still lent stays so.
  */
 void dt_free_twice(struct dt *dt)
 {
@@ -169,7 +169,7 @@ void dt_free_twice(struct dt *dt)
 	if (!dt_expect(cpu && other, "no memory"))
 		return;
 	memset(other, 0xee, SZ_4K);
-	/* Inside of it, too much of it, all of it, and again. */
+	/* Free a part of it, too much, all of it, and all of it again. */
 	dma_free_coherent(dt->dev, SZ_4K, cpu + SZ_4K, dma + SZ_4K);
 	dma_free_coherent(dt->dev, SZ_32K, cpu, dma);
 	for (i = 0; i < 3; i++)

@@ -46,7 +46,7 @@ const u8 *dt_pattern(u32 seed)
 	return dt_table + DT_GUARD + seed * 193 % DT_SEEDS;
 }
 
-/* What the device finds at an address that it was given. */
+/* The memory that the device finds at an address that it was given. */
 u8 *dt_device_view(struct device *dev, dma_addr_t dma)
 {
 	return phys_to_virt(dma_to_phys(dev, dma));
@@ -140,7 +140,7 @@ int dt_map(struct dt_map *m)
 /**
  * dt_map_patiently() - as dt_map(), but try again as a driver would
  * @m: mapping
- * @refused: is told how often it was refused
+ * @refused: is incremented for each refusal
  *
  * A pool that grows may be outrun for a moment: it is a failure only if it is
  * still empty two seconds later.

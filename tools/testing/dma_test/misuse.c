@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a faulty driver does. Not survived by swiotlb, so not part of the cases
- * that run over both implementations.
+ * Mistakes of a faulty driver. swiotlb does not survive them, so they are not
+ * among the cases that run over both implementations.
  *
  * Each case breaks a rule of the DMA API on purpose, then checks that no byte
  * outside a mapping changed, that other mappings go on, and that no slot is
@@ -143,7 +143,7 @@ void dt_unmap_never_mapped(struct dt *dt)
 	}
 }
 
-/* What goes past the end of a mapping is not copied, in any direction. */
+/* Bytes past the end of a mapping are not copied, in any direction. */
 void dt_sync_past_end(struct dt *dt)
 {
 	struct dt_map m = dt_victim(dt, 1000);
@@ -172,7 +172,7 @@ void dt_sync_past_end(struct dt *dt)
 	dt_check_slots(dt, 1000);
 }
 
-/* A sync of what is no longer mapped changes nothing. */
+/* A sync of a buffer that is no longer mapped changes nothing. */
 void dt_sync_unmapped(struct dt *dt)
 {
 	struct dt_map m = dt_victim(dt, SZ_2K);

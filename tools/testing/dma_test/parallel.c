@@ -2,10 +2,10 @@
 /*
  * Threads on all CPUs at once, and interrupts among them.
  *
- * Each thread makes mappings and leaves them in a box that all share; what it
- * finds there, often made on another CPU, it checks and undoes. A timer on each
- * CPU maps and unmaps in hard interrupt context (as far as a kernel lets drivers
- * run there: not on PREEMPT_RT), in the middle of all that.
+ * Each thread makes mappings and leaves them in boxes that all share. It checks
+ * and undoes the mappings that it finds there, often made on another CPU. A
+ * timer on each CPU maps and unmaps in hard interrupt context (as far as a
+ * kernel lets drivers run there: not on PREEMPT_RT), in the middle of all that.
  */
 
 #include <linux/cpu.h>
@@ -152,7 +152,7 @@ static void dt_tickers_stop(struct dt_ticker *tickers)
 		hrtimer_cancel(&tickers[cpu].timer);
 }
 
-/* Two threads on each CPU. Returns how many run. */
+/* Starts two threads on each CPU. Returns how many run. */
 static int dt_workers_start(struct dt *dt, struct dt_worker *workers)
 {
 	int cpu, i, n = 0;

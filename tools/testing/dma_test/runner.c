@@ -350,7 +350,7 @@ static int dt_init(void)
 #ifdef MODULE
 module_init(dt_init);
 
-/* All is done at load; unloading lets it be loaded again. */
+/* All work is done at load; after an unload it can be loaded again. */
 static void __exit dt_exit(void)
 {
 }

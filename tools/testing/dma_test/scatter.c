@@ -19,7 +19,7 @@ struct dt_list {
 	int n;
 };
 
-/* Entries of mixed sizes and offsets, apart by their guards. */
+/* Entries of mixed sizes and offsets, separated by their guards. */
 static void dt_list_init(struct dt_list *list, struct dt *dt,
 			 enum dma_data_direction dir)
 {
@@ -172,7 +172,7 @@ void dt_scatterlist(struct dt *dt)
 
 /*
  * One entry is larger than any mapping may be: the list is refused as a whole,
- * what was mapped of it is undone, and nothing is copied back.
+ * the entries that were mapped are undone, and nothing is copied back.
  */
 void dt_scatterlist_oversize(struct dt *dt)
 {
@@ -201,7 +201,7 @@ void dt_scatterlist_oversize(struct dt *dt)
 				     "of a list that was refused");
 	}
 
-	/* Slots that were lost would be missed by now. */
+	/* Slots that were lost would be missing by now. */
 	dt_list_init(list, dt, DMA_BIDIRECTIONAL);
 	dt_one_list(list);
 	kfree(list);

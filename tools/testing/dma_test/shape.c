@@ -108,8 +108,8 @@ void dt_sizes(struct dt *dt)
 }
 
 /*
- * Each of the 4096 offsets in a page, for sizes around the small classes. If few
- * sizes are wanted, a stride of 7 bytes apart: each residue of 512 is met.
+ * Each of the 4096 offsets in a page, for sizes around the small classes. If
+ * few sizes are wanted, every seventh offset: each residue of 512 is met.
  */
 void dt_offsets(struct dt *dt)
 {
@@ -170,7 +170,7 @@ void dt_large_offsets(struct dt *dt)
 	}
 }
 
-/* How often a byte beside a bounce buffer was that beside the original one. */
+/* How often a byte beside a bounce buffer equals that beside the original. */
 struct dt_neighbour {
 	unsigned int same;
 	unsigned int seen;
@@ -182,7 +182,7 @@ static void dt_look(struct dt_neighbour *n, u8 bounce, u8 original)
 	n->seen++;
 }
 
-/* One time in 256 they are the same by chance: a leak is always the same. */
+/* By chance one byte in 256 is the same; with a leak every byte is. */
 static void dt_check_neighbour(const struct dt_neighbour *n, const char *where)
 {
 	dt_expect(n->seen, "the byte %s was never looked at", where);
@@ -196,8 +196,8 @@ static void dt_check_neighbour(const struct dt_neighbour *n, const char *where)
  * They must not show up around the bounce buffer, and what the device writes
  * around the bounce buffer must not come back.
  *
- * Only the 512 bytes blocks in which the mapping starts and ends are looked at
- * and written to: no other mapping can have a share in them, since no
+ * Only the blocks of 512 bytes in which the mapping starts and ends are looked
+ * at and written to: no other mapping can have a share in them, since no
  * implementation has smaller slots.
  */
 void dt_surroundings(struct dt *dt)

@@ -223,9 +223,9 @@ void dt_skip_cpu_sync(struct dt *dt)
 
 /*
  * A buffer of DMA_FROM_DEVICE that driver and device use in turn: the driver
- * looks at it, hands it back unchanged, and the device writes another part. To
- * hand it back must copy nothing, or what the device has written meanwhile and
- * what it wrote before would be lost.
+ * looks at it, hands it back unchanged, and the device writes another part.
+ * Handing it back must copy nothing, or the data that the device has written
+ * meanwhile and before would be lost.
  */
 void dt_sync_in_turn(struct dt *dt)
 {
@@ -244,7 +244,7 @@ void dt_sync_in_turn(struct dt *dt)
 		dt_sync_for_cpu(&m, 0, size);
 		dt_check_cpu(&m, one, 0, third, "the device's first part");
 
-		/* Before the driver has handed it back: devices are fast. */
+		/* Before the driver hands it back: devices are fast. */
 		dt_fill_bounce(&m, two, third, 2 * third);
 		dt_sync_for_device(&m, 0, size);
 		if (dt_fault == DT_FAULT_SYNC_BACK)

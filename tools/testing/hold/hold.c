@@ -4,8 +4,9 @@
  * does until the other side has acknowledged them.
  *
  * Of each write that device mapper passes on in memory that is lent, the first
- * page is kept for the parameter ms. Then its content has to be what it was. The
- * parameters held and changed say how often that was done, and was not so.
+ * page is kept for the time in the parameter ms. Then its content has to be the
+ * same. The parameters held and changed count the pages that were kept, and
+ * those that had changed.
  */
 
 #define pr_fmt(fmt) "cc_swiotlb_hold: " fmt

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the test tools share: the cache, the kernel, the guest and its machine."""
+"""Shared by the test tools: the cache, the kernel, the guest and its machine."""

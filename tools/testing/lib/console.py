@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Reads the guest's console for what a healthy kernel does not say."""
+"""Searches the guest's console for messages that a healthy kernel does not print."""
 
 import re
 
@@ -17,11 +17,11 @@ HANG = re.compile(
     r"soft lockup|hard LOCKUP|blocked for more than|detected stalls|self-detected stall"
     r"|workqueue lockup"
 )
-# All is over but for CPUs that are told to stop. One that QEMU runs late may still hand
-# tasks to those that have, of which the scheduler warns.
+# From here on, CPUs are only being stopped. One that QEMU runs late may still hand
+# tasks to CPUs that have stopped, about which the scheduler warns.
 DOWN = re.compile(r"reboot: Power down")
 PANIC = re.compile(r"Kernel panic - not syncing")
-# A breakpoint stands in for a jump while that is patched. All CPUs are told when it is
+# While a jump is patched, a breakpoint stands in for it. All CPUs are told when that is
 # over, but one that QEMU emulates may run into it then, once in thousands of boots.
 BREAKPOINT = re.compile(r"Oops: int3:")
 
@@ -52,7 +52,7 @@ class Console:
             self._rest = b""
 
     def ran_into_breakpoint(self) -> bool:
-        """Whether the kernel panicked for a breakpoint that nobody has set."""
+        """Whether the kernel panicked because of a breakpoint that nothing has set."""
         return bool(self.panic) and any(map(BREAKPOINT.search, self.complaints))
 
     def _line(self, line: str) -> None:

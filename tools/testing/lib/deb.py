@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """The kernel of `make deb`, as packages: Debian's configuration for clouds, trimmed.
 
-What is in it is in tools/deb.  The packages for users know nothing of the emulated
-confidential guest.  Those for tests are made of the same objects, but for the few that
-do, in the same tree and folder: so they take minutes, and the next packages for users
-as well.
+tools/deb says what is in it.  The packages for users know nothing of the emulated
+confidential guest.  Those for tests are made from the same objects, except for the few
+that do, in the same tree and folder: they take only minutes, and so do the next
+packages for users.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from lib.failure import Failure
 PARTS = repository.ROOT / "tools" / "deb"
 FORM = repository.ROOT / "samples" / "forms" / "cc_swiotlb.config"
 MODULES = PARTS / "modules"
-# What Debian configures its kernel for clouds with, in the package linux-config-7.3.
+# The configuration of Debian's kernel for clouds, in the package linux-config-7.3.
 CONFIGURED = "/usr/src/linux-config-{series}/config.amd64_none_cloud-amd64.xz"
 NOBODY = {
     "DEBFULLNAME": "cc_swiotlb developers",
@@ -44,7 +44,7 @@ LOG = "mmdebstrap.log"
 
 
 def fragments(test: bool) -> list[Path]:
-    """What is laid over Debian's configuration; later ones win."""
+    """The fragments that are laid over Debian's configuration; later ones win."""
     return [FORM, PARTS / "guest.config"] + [PARTS / "test.config"] * test
 
 
@@ -100,7 +100,7 @@ def _run(words: list[str], what: str, lines: str = "", **settings: str) -> str:
 
 
 def configure(tree: source.Source, patched: Path, folder: Path, test: bool) -> None:
-    """Debian's configuration, with what it lacks, without what no cloud needs."""
+    """Makes .config: Debian's, with what it lacks, without what no cloud needs."""
     config = folder / ".config"
     config.write_bytes(debian_config(tree))
     merge = [str(patched / "scripts/kconfig/merge_config.sh"), "-m", "-O", str(folder)]
@@ -162,7 +162,7 @@ def _build(
     nothing = base / "dpkg"
     (nothing / "info").mkdir(parents=True, exist_ok=True)
     (nothing / "status").touch()
-    # They appear beside the build folder.
+    # The packages appear beside the build folder.
     for old in base.glob("linux-*.*"):
         old.unlink()
     kernel.run_make(
@@ -174,11 +174,11 @@ def _build(
         KDEB_CHANGELOG_DIST="unstable",
         # A package with debugging symbols is large and slow to make.
         DEB_BUILD_PROFILES="pkg.linux-upstream.nokerneldbg",
-        # The root of tools has all that is asked for, but no list of its packages.
+        # The root of tools has all build dependencies, but no list of its packages.
         DPKG_FLAGS=f"--no-check-builddeps --admindir={nothing}",
         **NOBODY,
     )
-    # No other module is to be signed with it.
+    # No other module must be signed with this key.
     (folder / KEY).unlink(missing_ok=True)
     with cache.new_folder(place) as new:
         for package in base.glob("linux-*.deb"):
@@ -199,22 +199,22 @@ class Installed(kernel.Kernel):
 
     @property
     def image(self) -> Path:
-        """What QEMU boots."""
+        """The image that QEMU boots."""
         return self.folder / "vmlinuz"
 
     @property
     def initramfs(self) -> Path:
-        """What the package's installation has made."""
+        """The initramfs that the installation of the package has made."""
         return self.folder / "initrd"
 
     @property
     def arguments(self) -> str:
-        """What the kernel has to be told: its root, and who is init there."""
+        """The arguments of the kernel: its root, and the init there."""
         return f"root=LABEL={LABEL} rw init={INIT}"
 
     @property
     def disk(self) -> list[str]:
-        """What QEMU has to be told: a disk on which nothing stays written."""
+        """QEMU's arguments for the disk, on which nothing stays written."""
         file = f"file={self.folder / 'disk'},if=none,id=root,format=raw,snapshot=on"
         device = "virtio-blk-pci,drive=root,disable-legacy=on,iommu_platform=on"
         return ["-drive", file, "-device", device]
@@ -240,7 +240,8 @@ def _install(package: Path, root: Path, place: Path) -> None:
     hooks = [
         f'install -D -m 755 {GUEST}/init "$1{INIT}"',
         f'install -D -m 755 {GUEST}/init-bottom "$1/{script}"',
-        # What init needs of busybox, where Debian has no program of that name.
+        # The applets of busybox that init needs, where Debian has no program of that
+        # name.
         'for name in $("$1/usr/bin/busybox" --list); do'
         ' [ -e "$1/usr/bin/$name" ] || [ -e "$1/usr/sbin/$name" ] ||'
         ' ln -s busybox "$1/usr/bin/$name"; done',
@@ -254,7 +255,7 @@ def _install(package: Path, root: Path, place: Path) -> None:
     words += [f"--customize-hook={hook}" for hook in hooks]
     words += [suite, str(root), str(APT_SOURCES)]
     with progress.Step("installing the package in a Debian system"):
-        # Nothing of it belongs to anybody but root, as in the root of tools.
+        # All of it belongs to root, as in the root of tools.
         said = _run([str(FAKEOWNER), *words], "installing the package")
         (place / LOG).write_text(said)
         for name, pattern in (("vmlinuz", "vmlinuz-*"), ("initrd", "initrd.img-*")):

@@ -2,8 +2,8 @@
 """The guest's disks: of which kinds, on which controllers, and what is behind them.
 
 Each disk is 1 GiB: a sparse file that is empty at first, the same file behind a
-server that delays requests, or nothing at all (null-co): what is written there is
-lost, zeroes are read, and any number of requests can be under way.
+server that delays requests, or nothing at all (null-co): writes are lost, reads give
+zeroes, and any number of requests can be under way.
 """
 
 import shutil
@@ -23,8 +23,8 @@ AHCI_PORTS = 6
 # An AHCI controller is part of the chipset: its ports are ide.0 to ide.5.
 CHIPSET = "ide"
 
-# Controllers that have a place of their own on the PCI bus: no more than these, so
-# that there are some left for the network and for --qemu-append.
+# The most controllers that have a place of their own on the PCI bus: some places are
+# left for the network and for --qemu-append.
 PCI_SLOTS = 24
 PCI_FUNCTIONS = 8
 FIRST_SLOT = 2
@@ -32,7 +32,7 @@ MAX_DISKS = PCI_SLOTS * PCI_FUNCTIONS
 
 VIRTIO = "disable-legacy=on,iommu_platform=on"
 
-# Those that QEMU itself serves, and those that a process of their own serves.
+# Disks that QEMU itself serves, and disks with a process of their own.
 EMULATED = ("nvme", "blk", "scsi", "ahci")
 UNTRUSTED = "vhost_blk"
 
@@ -45,7 +45,7 @@ def names(options: "Options") -> list[str]:
 
 
 def check(options: "Options") -> None:
-    """Refuses what no machine can have."""
+    """Refuses options that no machine can have."""
     for kind in (*EMULATED, UNTRUSTED):
         count = getattr(options, kind)
         if not 0 <= count <= MAX_DISKS:
@@ -89,7 +89,7 @@ def start_delay(options: "Options", disks: Path, socket: Path) -> subprocess.Pop
 
 
 def _backend(options: "Options", file: Path, socket: Path | None) -> str:
-    """What is behind a disk."""
+    """The backend of a disk."""
     if options.null_ms is not None:
         latency = options.null_ms * 1_000_000
         return f"driver=null-co,read-zeroes=on,size={SIZE},latency-ns={latency}"
@@ -99,7 +99,7 @@ def _backend(options: "Options", file: Path, socket: Path | None) -> str:
 
 
 class _Bus:
-    """Where controllers are on the PCI bus."""
+    """The places of controllers on the PCI bus."""
 
     def __init__(self, count: int):
         # QEMU gives each a slot of its own as long as there are enough.
@@ -125,7 +125,7 @@ def _controllers(options: "Options") -> int:
 def arguments(
     options: "Options", disks: Path, socket: Path | None, vhost: Path | None
 ) -> list[str]:
-    """What QEMU is told of them; of the sockets of two kinds of servers as well."""
+    """QEMU's arguments for the disks, with the sockets of both kinds of servers."""
     words, untrusted_disks = untrusted.qemu(options, vhost)
     for name in names(options):
         backend = _backend(options, disks / name, socket)

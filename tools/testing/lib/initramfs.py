@@ -18,7 +18,7 @@ PROGRAMS = ("fio", "mkfs.xfs", "mkfs.ext4", "e2fsck", "dmsetup")
 # Where the host keeps them; sbin is not in an ordinary user's PATH.
 SEARCH = "/usr/bin:/usr/sbin:/bin:/sbin"
 BUSYBOX = Path("/usr/bin/busybox")
-# Other checkouts may use other versions.
+# File systems that are kept: other checkouts may use other versions.
 KEPT = 3
 FOLDERS = [
     "dev",
@@ -44,7 +44,7 @@ def _program(name: str) -> Path:
 
 
 def busybox() -> Path:
-    """The program that is most of the guest."""
+    """The program that makes up most of the guest."""
     for path in (BUSYBOX, Path("/bin/busybox")):
         if path.exists():
             return path
@@ -63,7 +63,7 @@ def _libraries(program: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _libraries_of(program: Path, scratch: Path) -> dict[str, Path]:
-    """The same with stubs for what the program does not need in the guest."""
+    """The same, with stubs for libraries that the program does not need there."""
     libraries = dict(_libraries(program))
     if program.name not in STUBBED:
         return libraries

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """The test kernels: one patched source tree, one build folder for each flavour.
 
-A flavour is a list of configuration fragments in tools/testing/configs/.  What
-a build was made from is kept in its folder as a stamp; a build whose stamp is
-right is not started again.
+A flavour is a list of configuration fragments in tools/testing/configs/.  The inputs of
+a build are kept in its folder as a stamp; a build whose stamp is right is not started
+again.
 
 Locks, in this order: "kernel" is held while anything is built, so that two
 checkouts that share a cache take turns; "kernel-<flavour>" is held as well
@@ -37,11 +37,11 @@ class Flavour:
     """No warning at all, of whatever file; otherwise none of our own."""
 
     def arguments(self) -> list[str]:
-        """What make has to be told."""
+        """The arguments for make."""
         return [*toolchain.make_arguments(self.compiler), f"ARCH={self.arch}"]
 
     def targets(self) -> list[str]:
-        """What make has to make."""
+        """The targets for make."""
         settings = settings_of(fragments_of(self))
         modules = ["modules"] * (settings.get("CONFIG_MODULES") == "y")
         return [Path(self.image).name, *modules]
@@ -53,13 +53,13 @@ def _native(*fragments: str) -> Flavour:
 
 
 def _adopted(*fragments: str, compiler: str = toolchain.CLANG) -> Flavour:
-    """A kernel as somebody else configures it."""
+    """A kernel as an adopter configures it."""
     names = ("base", "guest", "strict", *fragments)
     return Flavour(names, compiler=compiler, strict=True)
 
 
-# Of `make check-configs`: those that do not hide each other share a kernel. The last
-# one is the one before it, built once more in another folder.
+# The kernels of `make check-configs`: settings that do not hide each other share one.
+# The last kernel is the one before it, built once more in another folder.
 CONFIGS = {
     "gcc": _adopted("gcc", compiler=toolchain.GCC),
     "small": _adopted("small"),
@@ -77,7 +77,7 @@ FLAVOURS = {
     "uml-smp": _native("uml-dynamic", "uml-smp"),
     **CONFIGS,
 }
-# Those that a virtual machine boots.
+# Flavours that a virtual machine boots.
 BOOTED = [name for name, flavour in FLAVOURS.items() if flavour.arch == "x86"]
 
 STAMP = ".cc_swiotlb-stamp"
@@ -95,11 +95,11 @@ class Kernel:
 
     @property
     def image(self) -> Path:
-        """What QEMU boots, or what runs as a process."""
+        """The image that QEMU boots, or that runs as a process."""
         return self.folder / FLAVOURS[self.flavour].image
 
     def make_arguments(self) -> list[str]:
-        """What make has to be told to build a module for it."""
+        """The arguments for make to build a module for it."""
         return FLAVOURS[self.flavour].arguments()
 
 
@@ -110,7 +110,7 @@ def fragments_of(flavour: Flavour) -> list[Path]:
 
 
 def fragments(flavour: str) -> list[Path]:
-    """The same by its name."""
+    """The configuration fragments of a flavour, by its name."""
     return fragments_of(FLAVOURS[flavour])
 
 
@@ -145,7 +145,7 @@ def _key(tree: source.Source, flavour: str) -> str:
 
 
 def _sharing(tree: source.Source) -> list[str]:
-    """How a copy of the tree shares disk space with it."""
+    """The options of cp by which a copy of the tree shares disk space with it."""
     # A user may change files in place; tools/install-tree does not.
     if cache.root() in tree.folder.parents:
         return ["--link"]
@@ -194,7 +194,7 @@ def _make(tree: Path, folder: Path, flavour: str) -> list[str]:
 def _configure(tree: Path, folder: Path, flavour: str) -> None:
     """Makes .config from the fragments and checks that it holds all they say."""
     wanted = settings_of(fragments(flavour))
-    # What a configuration depends on besides the fragments.
+    # Files that a configuration depends on besides the fragments.
     kconfig = [tree / "Makefile", tree / "kernel/dma/cc_swiotlb/Kconfig"]
     kconfig += [tree / name for name in _own_files(tree) if "Kconfig" in name]
     stamp = cache.key(
@@ -263,7 +263,7 @@ def warnings_of(log: str) -> list[str]:
 
 
 def own_warnings(log: str, tree: Path) -> list[str]:
-    """Those about files of this project."""
+    """The warnings about files of this project."""
     # The linker's and objtool's warnings name functions instead of files.
     own = [*_own_files(tree), "cc_swiotlb"]
     return [text for text in warnings_of(log) if any(name in text for name in own)]
@@ -278,7 +278,7 @@ def _forget(folder: Path, tree: Path) -> None:
                 object_file.unlink(missing_ok=True)
         elif path.suffix in (".c", ".rs"):
             path.with_suffix(".o").unlink(missing_ok=True)
-    # What is not said of a source is said when all is linked.
+    # Other warnings appear only when everything is linked.
     for name in ("vmlinux.o", "vmlinux"):
         (folder / name).unlink(missing_ok=True)
 
@@ -301,7 +301,7 @@ def run_make(
     locks: list[int],
     **settings: str,
 ) -> str:
-    """Runs make in a build folder and shows how far it is; returns what it said."""
+    """Runs make in a build folder and shows how far it is; returns its output."""
     log = folder / LOG
     history = folder / ".cc_swiotlb-steps"
     expected = int(history.read_text()) if history.exists() else 0
@@ -331,7 +331,7 @@ def run_make(
         try:
             status = process.wait()
         except BaseException:
-            # All of them: make removes what is half done.
+            # Signal all of them: make removes files that are half done.
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()
             raise
@@ -396,7 +396,7 @@ def _build(flavour: str, locks: list[int]) -> Kernel:
     patched = update_tree(tree, tree.name, "--test")
     _configure(patched, folder, flavour)
     _compile(patched, folder, flavour, locks)
-    # What was edited while the build ran may not be in it.
+    # Files that were edited while the build ran may not be in it.
     if _key(tree, flavour) == key:
         stamp.write_text(key)
     took = progress.duration(time.monotonic() - started)

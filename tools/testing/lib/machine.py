@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The virtual machine: what QEMU and the guest's kernel are told.
+"""The virtual machine: the arguments of QEMU and of the guest's kernel.
 
 A plain guest is an ordinary one.  The confidential guest is emulated (see
 tools/testing/patches): SHARED_BIT splits the guest-physical address space in
@@ -20,11 +20,10 @@ GIB = 1 << 30
 
 QEMU = "qemu-system-x86_64"
 
-# Without five-level page tables: while the kernel identifies the CPU it forgets
-# for a moment that it uses them, and KASAN takes the memory that an interrupt in
-# this moment touches for none.
-# And without fast string instructions: QEMU copies byte by byte what the kernel leaves to
-# them, and eight bytes at a time what it does without.
+# No five-level page tables: while the kernel identifies the CPU, it forgets for a
+# moment that it uses them, and KASAN takes the memory that an interrupt touches in this
+# moment for invalid. And no fast string instructions: QEMU copies byte by byte where
+# the kernel uses them, and eight bytes at a time where it does without.
 CPU = "max,la57=off,erms=off,fsrm=off,fsrs=off,fzrm=off"
 TCG_LAPIC_TIMER_HZ = 1_000_000_000
 
@@ -48,7 +47,7 @@ LOW_LIMIT = 0xB0000000
 FEW_NVME = 8
 COHERENT_POOL = "4M"
 
-# What the guest's kernel adds and puts online at a time.
+# The unit in which the guest's kernel adds memory and puts it online.
 MEMORY_BLOCK = 128 * MIB
 # Guest-physical addresses for all memory that can be plugged, the shared one included.
 MAX_ADDRESS = "200G"
@@ -56,7 +55,7 @@ MAX_ADDRESS = "200G"
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """What the machine of one run is made from."""
+    """The files that the machine of one run is made from."""
 
     kernel: Path
     initrd: Path
@@ -71,7 +70,7 @@ class Files:
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """A NUMA node. Either may be 0."""
+    """A NUMA node. Either value may be 0."""
 
     cpus: int
     memory: int
@@ -87,7 +86,7 @@ class Plug:
 
 @dataclasses.dataclass
 class Options:
-    """What the user chose."""
+    """The options that the user chose."""
 
     guest: str = "coco"
     swiotlb: str = "cc"
@@ -192,8 +191,8 @@ def _ram_end(options: Options) -> int:
 
 
 def plug_addresses(options: Options) -> list[int]:
-    """Where each plugged memory comes to lie: one behind the other."""
-    # The machine has a place for them, which begins there.
+    """The address of each plugged memory: one lies behind the other."""
+    # The machine's place for plugged memory begins there.
     address = max(4 * GIB, -(-_ram_end(options) // GIB) * GIB)
     found = []
     for plug in options.plugs:
@@ -227,9 +226,10 @@ def kernel_arguments(options: Options) -> str:
         # On a busy host an interrupt gets lost now and then: the driver looks for the
         # completion after this many seconds, not after 60.
         words.append("nvme_core.admin_timeout=10")
-        # As in guests of TDX. Otherwise the kernel compares the clocks of two CPUs, waits
-        # for the other one with interrupts disabled and, while its only clock is the tick,
-        # for ever if that one is about to stop the machine: once in some 250 boots.
+        # As in guests of TDX. Otherwise the kernel compares the clocks of two CPUs, and
+        # waits for the other one with interrupts disabled. While its only clock is the
+        # tick, it waits for ever if that CPU is about to stop the machine: once in some
+        # 250 boots.
         words.append("tsc=reliable")
     if options.nvme > FEW_NVME:
         words.append(f"coherent_pool={COHERENT_POOL}")
@@ -261,7 +261,7 @@ def _numa(nodes: list[Node]) -> list[str]:
 
 
 def _memory(options: Options, shared: Path | None) -> list[str]:
-    """The memories, which CPUs are near to which, and the kind of machine."""
+    """QEMU's arguments for memory, nodes of CPUs, and the kind of machine."""
     size = options.memory
     if options.nodes:
         words = ["-machine", "q35", *_numa(options.nodes)]

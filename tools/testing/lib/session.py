@@ -24,7 +24,7 @@ from lib.failure import Failure
 from lib.kernel import Kernel, copy_image
 from lib.monitor import Monitor
 
-# How a run ends when it is not the command's own status.
+# The statuses of a run that are not the command's own.
 SHOWN = 119
 HANG = 120
 PANIC = 121
@@ -35,7 +35,7 @@ SETUP = 125
 
 # A guest that has not started its command by then never will.
 BOOT_TIMEOUT_S = 240
-# How often a guest is started that QEMU does not get to its command.
+# How often a guest is started if QEMU does not get it to its command.
 ATTEMPTS = 3
 # From the command's status to the end of QEMU.
 POWER_OFF_TIMEOUT_S = 60
@@ -46,9 +46,10 @@ SHARED_FOLDER = Path("/dev/shm")
 class Aborted(Exception):
     """QEMU gave up, by an assertion of its own, while the guest was booting.
 
-    As it does when one CPU runs code while another one sets up a PCI device:
-    "iotlb_to_section: Assertion". Or it let a CPU run into a jump that is patched, see
-    console.py. Nothing of that is the guest's fault, nor has its command been started.
+    It does so when one CPU runs code while another one sets up a PCI device:
+    "iotlb_to_section: Assertion". Or it let a CPU run into a jump that is being
+    patched, see console.py. Neither is the guest's fault, and its command has not been
+    started.
     """
 
 
@@ -91,7 +92,7 @@ class Channel:
         self._data = self._data[end:]
 
     def flush(self) -> None:
-        """Passes on what is left when the guest ended too early."""
+        """Passes on the remaining bytes if the guest ended too early."""
         if self.started and self.trailer is None:
             self._write(self._data)
             self._data = b""
@@ -158,7 +159,7 @@ class Session:
             path = self.shared_file.absolute()
         else:
             path = SHARED_FOLDER / f"cc-swiotlb-{folder.name}"
-            # So that a later run finds it if this one is killed.
+            # A later run finds it by this link if this one is killed.
             (folder / "shared").symlink_to(path)
             stack.callback(path.unlink, missing_ok=True)
         with open(path, "wb") as file:
@@ -166,12 +167,12 @@ class Session:
         return path
 
     def _initrd(self, folder: Path) -> Path:
-        """The guest's file system and, behind it, what belongs to this run."""
+        """The guest's file system, followed by the files of this run."""
         path = folder / "initrd"
         with open(path, "wb") as file:
             with open(self.initramfs, "rb") as base:
                 shutil.copyfileobj(base, file)
-            # One that is compressed may end anywhere.
+            # A compressed one may end anywhere.
             file.write(b"\0" * (-file.tell() % 4))
             archive = Archive(file)
             settings = f"mark={self._mark}\n"
@@ -375,7 +376,7 @@ class Session:
         return status
 
     def _judge(self, host: untrusted.Host, status: int) -> int:
-        """The status, or another one if disks were shown what is not shared."""
+        """The status, or SHOWN if disks were shown memory that is not shared."""
         reports, complaints = host.end()
         for line in reports:
             print(f"ccvm: {line}", file=sys.stderr, flush=True)
@@ -409,7 +410,7 @@ def _end(process: subprocess.Popen) -> None:
 
 @contextlib.contextmanager
 def _raw_terminal():
-    """The terminal passes every key on; as it was afterwards."""
+    """Makes the terminal pass on every key; restores it afterwards."""
     if not sys.stdin.isatty():
         yield
         return
@@ -423,7 +424,7 @@ def _raw_terminal():
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what a run left outside of its folder, and that, if the run is over."""
+    """If a run is over, removes its folder, and the files that it left elsewhere."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

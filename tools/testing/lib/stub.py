@@ -11,7 +11,7 @@ import subprocess
 from collections import defaultdict
 from pathlib import Path
 
-# Of what fio is linked with, what it needs for local files and disks.
+# The libraries of fio that it needs for local files and disks.
 KEPT = ("libaio", "libc", "libdl", "libm", "libnuma", "libpthread", "librt", "libz")
 
 
@@ -20,7 +20,7 @@ def _run(*command: str) -> str:
 
 
 def _symbols(path: Path, undefined: bool) -> set[tuple[str, str]]:
-    """The dynamic symbols of a file that it defines or asks for: name, version."""
+    """The dynamic symbols that a file defines or asks for: name, version."""
     found = set()
     pattern = r"^[0-9a-f]{16} (.{7}) (\S+)\t[0-9a-f]{16}\s+(.*?)\s*(\S+)$"
     for flags, section, version, name in re.findall(
@@ -90,7 +90,7 @@ def make(program: Path, libraries: dict[str, Path], place: Path) -> dict[str, Pa
             version: [symbol for symbol, of in wanted if of == version]
             for version in versions.get(name, [])
         }
-        # It does not matter where a symbol without a version is.
+        # It does not matter which library defines a symbol without a version.
         groups[""] = [symbol for symbol, of in wanted if not of and index == 0]
         _link(name, groups, place)
         stubs[name] = place / name

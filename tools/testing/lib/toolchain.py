@@ -26,7 +26,7 @@ def environment() -> dict[str, str]:
 
 
 def make_arguments(compiler: str = CLANG) -> list[str]:
-    """What make has to be told to use them; gcc is what it uses by itself."""
+    """The arguments by which make uses a compiler; gcc is its default."""
     return ["LLVM=1"] if compiler == CLANG else []
 
 

@@ -39,7 +39,7 @@ def _build() -> str:
 
 
 class Host:
-    """All such disks of a guest."""
+    """All disks of a guest that have processes of their own."""
 
     def __init__(self, options: "Options"):
         self._options = options
@@ -87,7 +87,7 @@ class Host:
         return folder
 
     def end(self) -> tuple[list[str], list[str]]:
-        """What each disk reports once QEMU has gone, and what is wrong with it."""
+        """The report of each disk after the end of QEMU, and all complaints."""
         reports, complaints = [], []
         end = time.monotonic() + END_S
         for index, process in enumerate(self._processes):
@@ -114,10 +114,10 @@ def _complaint(said: str, errors: str) -> str:
 
 
 def qemu(options: "Options", sockets: Path | None) -> tuple[list[str], list[str]]:
-    """What QEMU is told of them: words, and devices to be placed on the PCI bus."""
+    """QEMU's arguments for the disks, and devices to be placed on the PCI bus."""
     words, devices = [], []
     if options.vhost_blk:
-        # Or the firmware, which knows of no shared memory, looks at them.
+        # Otherwise the firmware, which knows of no shared memory, looks at them.
         words += ["-boot", "strict=on"]
     for index in range(options.vhost_blk):
         path = f"{sockets}/vhost{index}"

@@ -16,7 +16,7 @@ static struct platform_device *device;
 static struct gendisk *disk;
 static void *memory;
 
-/* The block layer lets nothing through that lies beyond the end. */
+/* The block layer refuses requests beyond the end. */
 static void memdisk_submit_bio(struct bio *bio)
 {
 	struct bvec_iter iter;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the tests share: the modules that are built once, the order of things."""
+"""Shared by the tests: the modules that are built once, and the order of the files."""
 
 import sys
 from pathlib import Path

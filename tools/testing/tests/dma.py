@@ -16,7 +16,7 @@ VARIANTS = {
     "plain-legacy": ("--guest", "plain", "--swiotlb", "legacy"),
 }
 
-# What a guest of its kind cannot have.
+# Cases that need something that a guest of this kind cannot have.
 SKIPPED = {
     "dma_mask": ("coco-cc", "coco-legacy", "debug"),
     "lent_mapping": ("coco-legacy", "plain-cc", "plain-legacy"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a curious host does: reads the guest's shared memory again and again."""
+"""A curious host: it reads the guest's shared memory again and again."""
 
 import os
 import re
@@ -40,7 +40,7 @@ class Watcher:
             self.look()
 
     def look(self) -> None:
-        """One pass; the most that was ever seen of each word is kept."""
+        """Does one pass; keeps the largest count of each word that was ever seen."""
         try:
             with open(self.path, "rb") as file:
                 found = self._search(file.fileno())
@@ -55,7 +55,7 @@ class Watcher:
         at, size = 0, os.fstat(file).st_size
         while at < size:
             try:
-                # Most of it was never shared: a hole.
+                # Most of the file was never shared: it is a hole.
                 at = os.lseek(file, at, os.SEEK_DATA)
                 end = os.lseek(file, at, os.SEEK_HOLE)
             except OSError:

@@ -21,7 +21,7 @@ MIB = 1 << 20
 UNKNOWN = 3
 CLASSES = ["512B"] + [f"{2 << step}kB" for step in range(9)]
 
-# A trouble with a reason.
+# A problem that has a reason.
 TROUBLE = {"refused": 50, "refused_reason": "slow", "peak_bound_bytes": 100 * MIB}
 
 HEALTHY = {
@@ -92,7 +92,7 @@ def tool() -> str:
 
 
 def write(folder: Path, values: dict) -> None:
-    """Files of these names with these values, each in one step; None removes one."""
+    """Writes files of these names and values, each in one step; None removes one."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, value in values.items():
         if value is None:
@@ -104,7 +104,7 @@ def write(folder: Path, values: dict) -> None:
 
 
 def allocator(folder: Path, changes: dict | None = None, **classes: dict) -> Path:
-    """A folder as sysfs has it, but for these changes; classes by name: c4kB={...}."""
+    """Makes a folder as in sysfs, with these changes; classes by name: c4kB={...}."""
     write(folder, HEALTHY | (changes or {}))
     for name in CLASSES:
         write(folder / f"slots-{name}", SLOTS | classes.get(f"c{name}", {}))
@@ -112,7 +112,7 @@ def allocator(folder: Path, changes: dict | None = None, **classes: dict) -> Pat
 
 
 def write_log(path: Path, *samples: dict) -> None:
-    """A log of these, ten seconds apart; changes of each, as of a healthy allocator."""
+    """Writes a log of samples, ten seconds apart: a healthy allocator with changes."""
     lines = [
         json.dumps({"time_ms": 951782399000 + 10000 * n} | HEALTHY | each)
         for n, each in enumerate(samples)
@@ -121,7 +121,7 @@ def write_log(path: Path, *samples: dict) -> None:
 
 
 def run(*words, status: int = 0) -> str:
-    """What the tool prints; it has to end with this status and say no error."""
+    """The tool's output; it has to end with this status and report no error."""
     done = subprocess.run(
         [tool(), *map(str, words)],
         stdin=subprocess.DEVNULL,
@@ -136,7 +136,7 @@ def run(*words, status: int = 0) -> str:
 
 
 class Terminal:
-    """The tool in a terminal, of which the screen can be read."""
+    """The tool in a terminal whose screen can be read."""
 
     ESCAPE = re.compile(
         r"\x1b\[([?0-9;]*)([a-zA-Z])|\x1b[^\[]|[\r\n]|([^\x1b\r\n])", re.S

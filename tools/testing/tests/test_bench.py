@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The benchmark measures what it says, and judges as it says; not how fast it is."""
+"""The benchmark measures and judges as it says; how fast it is does not matter here."""
 
 import importlib
 import itertools
@@ -97,7 +97,7 @@ echo '=== reader'; wc -l </tmp/times; read_all | wc -l
         *("--accel", "tcg,thread=single", "--qemu-append", "-icount shift=0,sleep=off"),
         timeout=200,
     )
-    # The reader may run in any of them, but not in each of many.
+    # The reader may run in any of the rounds, but not in each of many.
     alone, beside = (
         module.summarise(
             [
@@ -109,7 +109,7 @@ echo '=== reader'; wc -l </tmp/times; read_all | wc -l
     )
     times, lines = map(int, result.section("reader").split())
     assert times > 50 and lines > 100
-    # How often the clock was read is in it, which makes for an instruction or two.
+    # The number of clock reads differs, which makes for an instruction or two.
     for case, time in alone.items():
         assert not beside[case].error and not beside[case].refused, case
         assert beside[case].least - time.least < 4, case
@@ -127,7 +127,7 @@ def test_what_is_no_result_ends_it():
 
 
 def test_refusals_are_told():
-    """A case that could not run, or was refused mappings, is named, and misses."""
+    """A case that cannot run, or is refused mappings, is named, and misses."""
     case = module.Case("single", 262144, 64, 2, "TO_DEVICE")
     name = "mappings refused while measuring"
     for line, said in (
@@ -140,7 +140,7 @@ def test_refusals_are_told():
         data["scaling"].append(row)
         judged = {each.name: each for each in targets.judge(data)}
         assert not judged[name].met and said in judged[name].measured
-        # It is no figure: everything else is judged without it.
+        # It does not count as a figure: everything else is judged without it.
         assert ("error" in row) == (row not in targets.measured(data)["scaling"])
     # A round that could not be measured does not spoil the others.
     good = module.parse("single 262144 64 2 TO_DEVICE 80000 20000 0")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Many readers from idle, in memory that is free in single pages only.
 
-A few bursts of those that ``make bursts`` runs, the hardest ones, shortened. The
-bounds are in lib/burst/targets.py.
+A few of the bursts that ``make bursts`` runs: the hardest ones, shortened. The bounds
+are in lib/burst/targets.py.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ import vm
 from lib.burst import guest, report, targets
 
 READERS = 160
-# Guests are compared that ran one after the other, on a host that may be busy with
-# other things: one round out of so many has to show it.
+# The guests that are compared ran one after the other, on a host that may be busy with
+# other things: one round out of so many has to show the result.
 ROUNDS = 3
 
 # Virtio-blk maps under a spinlock, a page at a time, and the host is slow.
@@ -100,7 +100,7 @@ def test_targets_are_met_and_missed(key, bad):
 
 
 def test_bounds_stretch_with_conversions():
-    """Where a page took four times as long, so may the refusals, and no longer."""
+    """If a page took four times as long, refusals may last four times as long."""
     slow = GOOD | {"page_us": 92.0}
     assert targets.refused_early(slow | {"last_refusal_s": 7.9}, 23).met
     assert not targets.refused_early(slow | {"last_refusal_s": 8.1}, 23).met
@@ -127,7 +127,7 @@ ended 34000
 
 
 def test_samples_are_read():
-    """What the program prints is what the figures say."""
+    """The figures are those in the output of the program."""
     run = report.Report(SAMPLES)
     first, second = run.rounds
     assert (first.done_after(1), first.all_done_s, first.errors) == (1, None, 2)
@@ -147,7 +147,7 @@ class TestSlowHost:
     """260 us for a page, so that 160 MiB take eleven seconds."""
 
     def test_buffers_are_scattered(self):
-        """The control: each page is a piece of its own, and free memory is such."""
+        """The control: buffers and free memory consist of single pages."""
         run = _slow("cc", 0)
         assert run.pieces == 256
         assert run.free_blocks("after")[0] > 100_000
@@ -168,11 +168,11 @@ class TestSlowHost:
         _require_once(judge)
 
     def test_before_dynamic(self):
-        """And before swiotlb has grown so far, from no more."""
+        """They are also done before swiotlb has grown so far, from no more memory."""
 
         def judge(number: int) -> targets.Target:
             dynamic = _slow("dynamic", number).figures()
-            # The control: as much as can be, a power of two, and no more.
+            # The control: the largest power of two that is no more than that.
             assert start / 2 < dynamic["start_shared_mib"] <= start
             return targets.before_dynamic(_slow("cc", number).figures(), dynamic)
 
@@ -265,7 +265,7 @@ class TestManyCpus:
         assert run.over_classes("fallback_larger") == 0
 
     def test_caches_are_small(self):
-        """What CPUs hold stays small."""
+        """The caches of CPUs stay small."""
         assert _one_page_each().most("4K.cached") <= SLOTS_IN_CACHES
 
 
@@ -273,7 +273,7 @@ class TestSpells:
     """A second of load every 15 s, while a page takes 260 us."""
 
     def test_memory_stays(self):
-        """What a spell needed stays: nothing is converted twice."""
+        """The memory that a spell needed stays: nothing is converted twice."""
         run = guest.run(
             guest.Burst(convert_us=260, load=f"-t 1 -e 15 -n {SPELLS}", timeout_s=600)
         )

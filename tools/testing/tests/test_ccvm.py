@@ -38,7 +38,7 @@ def test_quoting():
 
 
 def test_guest_has_tools():
-    """What the contract promises is there."""
+    """The guest has what the contract promises."""
     result = vm.run(
         "for t in busybox fio mkfs.xfs mkfs.ext4 mount; do"
         " which $t || echo no $t; done;"
@@ -78,13 +78,13 @@ def test_statuses(command, status, word):
     ids=["warn", "kasan", "lockdep", "lockup"],
 )
 def test_complaint(line):
-    """A command that ends well in a guest that complained has not."""
+    """A command that succeeds in a guest that complained has failed all the same."""
     result = vm.run(f"echo '{line}' >/dev/kmsg", status=vm.COMPLAINT)
     assert line[:20] in result.stderr
 
 
 def test_warn_of_a_module(module):
-    """A real WARN() counts as much as one that is written."""
+    """A real WARN() counts as much as a message that was written to the log."""
     vm.run(
         f"insmod /host/{module.name} quick=1 fault=warn test=need_sync; true",
         *("--add", str(module)),
@@ -134,14 +134,14 @@ def test_nodes(nodes, cpus, mebibytes):
     ],
 )
 def test_nodes_refused(options, word):
-    """What cannot be shared out is refused, and the message says why."""
+    """Nodes that are impossible are refused, and the message says why."""
     result = vm.run("true", *options, status=vm.SETUP)
     assert f"--nodes {options[1]}: " in result.stderr and word in result.stderr
 
 
 @pytest.mark.parametrize("device", ["--net", "--scsi 1", "--ahci 1"])
 def test_debug_kernel_has_few_drivers(device):
-    """Who asks for a device that it has no driver for is told so."""
+    """A user who asks for a device that the kernel has no driver for is told so."""
     option, *number = device.split()
     result = vm.run("true", "--debug", option, *number, status=vm.SETUP)
     assert f"{option}: the debug kernel has no driver for it" in result.stderr
@@ -180,7 +180,7 @@ def _qemu(ccvm: int) -> int:
     ],
 )
 def test_breakpoint_that_is_gone(oops, panic, found):
-    """It is told from all other panics."""
+    """Such a breakpoint is told apart from all other panics."""
     seen = console.Console()
     seen.feed(f"[    1.3] {oops}\r\n[    1.4] {panic}\r\n".encode())
     seen.finish()
@@ -188,7 +188,7 @@ def test_breakpoint_that_is_gone(oops, panic, found):
 
 
 def test_warning_behind_the_end():
-    """CPUs that are stopping may be warned of; nothing else is overlooked."""
+    """A warning about CPUs that are stopping is ignored; nothing else is overlooked."""
     seen = console.Console()
     seen.feed(b"[    1.3] WARNING: at f\n[    1.4] reboot: Power down\n")
     seen.feed(b"[    1.5] WARNING: at set_task_cpu+0x96\n[    1.6] Call Trace:\n")

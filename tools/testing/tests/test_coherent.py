@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What drivers allocate for their devices is lent: nothing is converted for it.
+"""Memory that drivers allocate for devices is lent: nothing is converted for it.
 
-The emulation counts all conversions; what cc_swiotlb does not know of were made for
-a single allocation.
+The emulation counts all conversions; those that cc_swiotlb does not know of were made
+for a single allocation.
 """
 
 import re
@@ -14,12 +14,12 @@ DRIVER = "/sys/bus/pci/drivers/nvme"
 CYCLES = 50
 CHUNK_BYTES = 2 << 20
 KIB_4K = "^DirectMap4k: *([0-9]*) kB"
-# By how much two boots of the same guest differ in what is split, in KiB.
+# By how much the split memory of two boots of the same guest differs, in KiB.
 NOISE_KIB = 12 << 10
 
 
 def _look(name: str) -> str:
-    """Prints what there is to compare."""
+    """Prints the figures to compare."""
     return (
         f"{vm.show(f'emulation {name}', vm.EMULATION)}; "
         f"{vm.show(f'stats {name}', vm.STATS)}; "
@@ -62,7 +62,7 @@ def test_control(capsys):
 
 
 def test_disks_cost_no_conversions(capsys):
-    """With twenty disks there are no more conversions but ours than with one."""
+    """With twenty disks there are no more conversions, besides ours, than with one."""
     one, twenty = (_boot("cc", disks) for disks in (1, 20))
     with capsys.disabled():
         for name, result in (("one", one), ("twenty", twenty)):
@@ -112,7 +112,7 @@ def test_nothing_is_split():
 
 
 def test_all_comes_back():
-    """What was lent to a driver that is gone is lent to nobody."""
+    """Memory that was lent to a driver comes back when the driver is gone."""
     result = _rebind()
     before, after = (
         {
@@ -128,7 +128,7 @@ def test_all_comes_back():
 
 @pytest.mark.parametrize("convert_us", ["0", "260"])
 def test_scattered_readers(convert_us):
-    """160 readers of scattered buffers, whose lists come in atomic context."""
+    """160 readers of scattered buffers, whose lists are allocated in atomic context."""
     jobs = " ".join(f"--name=n{n} --filename=/dev/nvme{n}n1" for n in range(20))
     result = vm.run(
         f"""

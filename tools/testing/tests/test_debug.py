@@ -45,13 +45,13 @@ def test_io():
     """Disks and a file system under the same eyes."""
     result = _run_io()
     assert "io: 0" in result.stdout, result.tail()
-    # The legacy pool may serve what so slow a kernel does before kccd is there.
+    # The legacy pool may serve mappings that so slow a kernel makes before kccd runs.
     assert result.count("refused") == 0
     assert result.count("misuse") == 0
     assert result.count("mapped") > 1000
 
 
 def test_defaults_of_kconfig():
-    """What the kernel was configured with counts; test_torture overrides it."""
+    """The setting in the kernel's configuration counts; test_torture overrides it."""
     assert _run_io().section("watermark").strip() == "64M"
     assert _run_io().count("watermark_bytes") == 64 << 20

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a device writes into shared memory decides nothing.
+"""Data that a device writes into shared memory decides nothing.
 
-Where each mapping lies, what is lent, and what is refused, is the same for the same
-operations, also if all shared memory is overwritten between every two of them. On one
-CPU, so that kccd does its part at the same places. And without a cap: where mappings
-are refused, time has a say, since an admission to a closed class is valid for
-milliseconds, and guests that nobody disturbs differ from each other as well.
+The place of each mapping, the memory that is lent, and the refusals are the same for
+the same operations, even if all shared memory is overwritten between any two of them.
+The guest has one CPU, so that kccd does its part at the same places. It has no cap:
+where mappings are refused, time has a say, since an admission to a closed class is
+valid for milliseconds, and even undisturbed guests differ from each other.
 
-On a busy machine kccd may come elsewhere, a timer tick earlier, so that a pair of guests
-that differs is followed by another one, twice at most. If the device had a say, each
-pair would differ.
+On a busy machine kccd may run elsewhere, a timer tick earlier. If a pair of guests
+differs, it is therefore followed by another pair, twice at most. If the device had a
+say, each pair would differ.
 """
 
 import re
@@ -25,7 +25,7 @@ APPEND = f"cc_swiotlb.idle_ms=3600000 {vm.LOG_SPACE}"
 
 @vm.once
 def _decisions(module, pair: int, *parameters: str) -> dict[str, str]:
-    """What was decided. Another pair is another guest."""
+    """The decisions of one guest. Another pair is another guest."""
     del pair
     words = " ".join(("test=decisions", *parameters))
     run = dma.Run(module, words, *QUIET, "--append", APPEND, timeout=240)
@@ -41,7 +41,7 @@ def _decisions(module, pair: int, *parameters: str) -> dict[str, str]:
 
 
 def test_same_while_all_is_overwritten(module):
-    """The device has a say in none of them."""
+    """The device has a say in none of the decisions."""
     for pair in range(PAIRS):
         quiet = dict(_decisions(module, pair, "decide=1"))
         loud = dict(_decisions(module, pair, "decide=2"))
@@ -52,7 +52,7 @@ def test_same_while_all_is_overwritten(module):
 
 
 def test_other_operations_other_number(module):
-    """The control: the number tells."""
+    """The control: other operations have another number."""
     one = _decisions(module, 0, "decide=1")
     other = _decisions(module, 0, "decide=1", "seed=2")
     assert one["number"] != other["number"]

@@ -45,7 +45,7 @@ class TestScsiAndSata:
         assert "ext4: ok" in result.stdout, result.tail()
 
     def test_no_errors(self, swiotlb):
-        """The drivers had nothing to complain of either."""
+        """The drivers had nothing to complain about either."""
         result = _verified(swiotlb)
         assert not vm.lines(
             result.console,
@@ -54,7 +54,7 @@ class TestScsiAndSata:
 
 
 def test_scsi_and_sata_bounce():
-    """They went through cc_swiotlb, which was never short."""
+    """The disks went through cc_swiotlb, which was never short of slots."""
     result = _verified("cc")
     # 9 disks, each with 8 MiB written and read back.
     assert result.count("mapped") > 9 * 100
@@ -117,7 +117,7 @@ def test_null_disks(disk):
 
 
 def test_many_nvme_disks_have_coherent_memory():
-    """Enough for 160 requests at a time, even if the kernel cannot add any."""
+    """Coherent memory is enough for 160 requests at a time, even if it cannot grow."""
     jobs = " ".join(f"--name=n{n} --filename=/dev/nvme{n}n1" for n in range(20))
     result = vm.run(
         f"""
@@ -132,7 +132,7 @@ echo "fio: $?"
 cat /proc/cmdline
 """,
         *("--nvme", "20", "--blk", "0", "--null-ms", "100", "--cpus", "4"),
-        # Enough for all of them, so that they are all under way.
+        # Enough for all requests, so that all of them are under way.
         *("--mem", "2G", "--append", "cc_swiotlb.watermark=160M"),
         "--allow-warnings",
         timeout=240,
@@ -156,12 +156,12 @@ cat /proc/cmdline
     ],
 )
 def test_refused(options, word):
-    """What no guest can have is refused, and the message says why."""
+    """Options that no guest can have are refused, and the message says why."""
     assert word in vm.run("true", *options, status=vm.SETUP).stderr
 
 
 def test_starved_sata():
-    """libata tries a command again that cannot be mapped, and stops no port for it."""
+    """libata retries a command that cannot be mapped, and stops no port for it."""
     result = vm.run(
         f"""
 {vm.wait_ready()}

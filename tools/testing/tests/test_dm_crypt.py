@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """dm-crypt: ciphertext is not bounced, and nothing else is ever shared for it.
 
-What is bounced is counted by the trace event, and not by the counters: for these a
-slot that is lent is a mapping.
+Bounced bytes are counted with the trace event, not with the counters: a lent slot
+counts as a mapping there.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ EVENT = "/sys/kernel/tracing/events/swiotlb/swiotlb_bounced"
 # As much as there is time for in an emulated guest.
 SIZE_MIB = 48
 SHORT_MIB = 4
-# Faults: all of those of growth, of which there is little, and some of many others.
+# Faults to inject: all of those in growth, which is rare, and some of many others.
 FEW = 3
 MANY = 1000000
-# Of the payload, for all else that the disk needs.
+# The share of the payload that may be bounced for other needs of the disk.
 ELSE_SHARE = 0.005
 AVX = "capi:xts-aes-aesni-avx-plain64"
 PLAIN = "capi:xts-aes-aesni-plain64"
 
-# Name to cipher and bytes of key: what may have lent memory, ...
+# Name to cipher and bytes of key: ciphers that may have lent memory, ...
 OPEN = {
     "best": ("aes-xts-plain64", 64),
     "avx": (AVX, 64),
@@ -38,8 +38,8 @@ OPEN = {
     "sectors": ("aes-xts-plain64", 64, "sector_size:4096 iv_large_sectors"),
     "inline": ("aes-xts-plain64", 64, "no_read_workqueue no_write_workqueue"),
 }
-# ... and what may not. Those of the first two have a cipher that may: it is what is
-# done for the IV that may not. For lmk that cannot be undone with XTS.
+# ... and ciphers that may not. The first two contain a cipher that may: it is the work
+# for the IV that may not. For lmk that cannot be undone with XTS.
 SHUT = {
     "elephant": ("capi:xts(aes)-elephant", 64),
     "tcw": ("capi:xts(aes)-tcw", 96),
@@ -51,7 +51,7 @@ SHUT = {
     "generic": ("capi:xts(ecb-aes-aesni)-plain64", 64),
 }
 
-# On a disk with room for tags, so many bytes a sector: without any the gate is open.
+# On a disk with room for tags, this many bytes a sector: without tags the gate is open.
 METADATA = 64
 TAGGED = {
     "no tags": (AVX, 64),
@@ -65,7 +65,7 @@ TAGGED = {
 
 
 def _key(size: int) -> str:
-    """The same in each run."""
+    """A key that is the same in each run."""
     return hashlib.shake_128(b"key").hexdigest(size)
 
 
@@ -85,7 +85,7 @@ def _create(name: str, table: str) -> str:
     return f"dmsetup create {name} --table '{table}' || exit 1"
 
 
-# udev is not there; dmsetup makes the nodes.
+# There is no udev; dmsetup makes the nodes.
 SETUP = f"""
 export DM_DISABLE_UDEV=1
 {vm.wait_ready()}
@@ -115,7 +115,7 @@ bounced() {{
 
 
 def _number(result: vm.Result, name: str, pattern: str) -> int:
-    """A number that a section has once."""
+    """The number that occurs once in a section."""
     found = re.findall(rf"^{pattern}$", result.section(name), re.M)
     assert len(found) == 1, result.section(name)
     return int(found[0])
@@ -133,7 +133,7 @@ def _require_fio(result: vm.Result, name: str) -> None:
 
 @vm.once
 def _ciphers() -> vm.Result:
-    """All of them, one after the other, in one guest."""
+    """Tries all ciphers, one after the other, in one guest."""
     commands = [SETUP, "echo '=== crypto'; cat /proc/crypto"]
     for name, words in {**OPEN, **SHUT}.items():
         commands.append(
@@ -145,7 +145,7 @@ if dmsetup create crypt --table '{_table(*words)}'; then
 fi
 """
         )
-    # Something in between, which is no device.
+    # A linear target in between, which is no device.
     commands.append(
         f"""
 echo '=== stacked'
@@ -161,7 +161,7 @@ dmsetup remove crypt; dmsetup remove linear
 
 @vm.once
 def _with_tags() -> vm.Result:
-    """The same on a disk that keeps something for each sector beside its data."""
+    """The same on a disk that keeps metadata for each sector beside its data."""
     commands = [SETUP]
     for name, words in TAGGED.items():
         commands.append(
@@ -188,7 +188,7 @@ dmsetup remove crypt
 
 @pytest.mark.parametrize("name", OPEN)
 def test_ciphertext_is_not_bounced(name):
-    """The ciphers that were looked at have lent memory."""
+    """The ciphers that were reviewed have lent memory."""
     result = _ciphers()
     _require_fio(result, name)
     assert _bounced(result, name) <= ELSE_SHARE * 2 * (SHORT_MIB << 20)
@@ -196,7 +196,7 @@ def test_ciphertext_is_not_bounced(name):
 
 @pytest.mark.parametrize("name", [*SHUT, "stacked"])
 def test_gate_is_shut(name):
-    """All others have private pages, which are bounced."""
+    """All other ciphers have private pages, which are bounced."""
     result = _ciphers()
     _require_fio(result, name)
     assert _bounced(result, name) >= 2 * (SHORT_MIB << 20)
@@ -204,7 +204,7 @@ def test_gate_is_shut(name):
 
 @pytest.mark.parametrize("name", TAGGED)
 def test_tags_shut_the_gate(name):
-    """Nor is there lent memory where tags or IVs are kept for what is written."""
+    """Lent memory is not used either where tags or IVs are kept for written data."""
     result = _with_tags()
     _require_fio(result, name)
     payload = 2 * (SHORT_MIB << 20)
@@ -217,7 +217,7 @@ def test_tags_shut_the_gate(name):
 
 
 def test_nothing_is_lent_where_it_would_be_bounced():
-    """With swiotlb=force there are no slots but those that are bounced to."""
+    """With swiotlb=force there are no slots but those for bouncing."""
     result = vm.run(
         f"""
 {SETUP}
@@ -252,7 +252,7 @@ bounced run_fio crypt {SHORT_MIB}
 
 
 def test_best_cipher_is_known():
-    """What the kernel prefers for aes-xts is what the tests above name."""
+    """The kernel prefers a cipher for aes-xts that the tests above name."""
     drivers = re.findall(
         r"^name\s*: xts\(aes\)\ndriver\s*: (\S+)\n(?:.+\n)*?priority\s*: (\d+)",
         _ciphers().section("crypto"),
@@ -301,7 +301,7 @@ bounced run_fio crypt {SIZE_MIB}
 
 
 def test_same_bytes_on_disk():
-    """What is encrypted to lent memory others decrypt, and the other way round."""
+    """Data that is encrypted to lent memory can be decrypted elsewhere, and back."""
     result = vm.run(
         f"""
 {SETUP}
@@ -371,21 +371,21 @@ grep -c "{secret[:10]}""{secret[10:]}" /tmp/read
 
 
 def test_plaintext_is_not_seen(seen):
-    """The host never sees what is written to dm-crypt, nor what is read from it."""
+    """The host never sees data that is written to dm-crypt, or read from it."""
     watcher, result, secret, _ = seen
     assert result.section("read").strip() not in ("", "0")
     assert watcher.seen[secret] == 0
 
 
 def test_plaintext_would_be_seen(seen):
-    """The positive control: on the disk itself the same is seen."""
+    """The positive control: on the disk itself the same data is seen."""
     watcher, _, _, control = seen
     assert watcher.passes > 10
     assert watcher.seen[control] >= 1024
 
 
 def test_progress_at_the_cap():
-    """Without memory to lend dm-crypt goes on as it always did."""
+    """Without memory to lend, dm-crypt works as it always did."""
     result = vm.run(
         f"""
 {SETUP}
@@ -483,7 +483,7 @@ for n in $(seq 20); do [ $(mapped) = $(unmapped) ] && break; sleep 0.05; done
 
 
 def test_used_pages_are_deferred(hold):
-    """A page that somebody still refers to is not lent again, nor bounced over."""
+    """A page that is still referred to is neither lent again nor used for bouncing."""
     result = _hold(hold)
     _require_fio(result, "io")
     assert int(result.section("held")) >= 256
@@ -492,13 +492,13 @@ def test_used_pages_are_deferred(hold):
 
 
 def test_deferred_pages_come_back(hold):
-    """They do once nobody refers to them, although nothing is mapped any more."""
+    """They come back once nobody refers to them, although nothing is mapped then."""
     result = _hold(hold)
     assert result.count("mapped") == result.count("unmapped")
     assert result.count("misuse") == 0
 
 
-# Time stamps that count instructions, but for those in which the only CPU was idle.
+# Time stamps count instructions, except those in which the only CPU was idle.
 BUSY = r"""
 /^#/ { next }
 {
@@ -518,19 +518,19 @@ EVENTS = (
     "irq_vectors/reschedule_entry",
 )
 REQUESTS = 200
-# Of which the least counts: what else the CPU does now and then is in them as well.
+# The round with the fewest is taken: other work of the CPU is in them now and then.
 ROUNDS = 4
 
 
 @vm.once
 def _instructions() -> dict[str, int]:
-    """What a request takes, with dd and the driver: on each device, of each size."""
+    """Instructions of a request, with dd and the driver, for each device and size."""
     enable = "; ".join(f"echo $1 >events/{event}/enable" for event in EVENTS)
     inline = "no_read_workqueue no_write_workqueue"
     tables = {
         "linear": f"0 {SECTORS} linear {DISK} 0",
         "lent": _table("aes-xts-plain64", 64, inline, "/dev/nvme1n1"),
-        # What is not right below has private pages.
+        # A dm-crypt that is not right above a device has private pages.
         "private": _table("aes-xts-plain64", 64, inline, "/dev/mapper/linear"),
     }
     ops = "read write " * ROUNDS
@@ -567,9 +567,10 @@ done; done; done
 
 
 def test_fewer_instructions(capsys):
-    """With lent memory a request takes fewer than if it is bounced.
+    """With lent memory a request takes fewer instructions than if it is bounced.
 
-    One of 4 KiB does as well, but by no more than a busy machine disturbs the count.
+    So does a request of 4 KiB, but the difference is lost in the noise of a busy
+    machine.
     """
     counts = _instructions()
     for size in ("16k", "128k"):

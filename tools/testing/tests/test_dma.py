@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The DMA API, byte by byte, over cc_swiotlb and over swiotlb.
 
-That swiotlb passes as well shows that the cases ask for what drivers are used
-to, and for nothing else.
+swiotlb passes as well, which shows that the cases ask for nothing but what drivers are
+used to.
 """
 
 import dma
@@ -32,8 +32,8 @@ def test_pools_were_used(variant, module):
     result = dma.run(variant, module).result
     assert result.stats()["state"] == "on"
     assert result.count("mapped") > 50000
-    # What was refused was larger than any mapping may be; but four thousand
-    # mappings at once may outrun kccd for a moment.
+    # Refused mappings were larger than any mapping may be; but four thousand mappings
+    # at once may outrun kccd for a moment.
     assert result.count("fallback_oversize") > 50
     assert 0 <= result.count("refused") - result.count("fallback_oversize") < 200
     assert result.count("fallback_legacy") < result.count("mapped") // 50
@@ -42,12 +42,12 @@ def test_pools_were_used(variant, module):
     assert len(classes) >= 9, f"classes: {' '.join(classes)}"
     for name, row in classes.items():
         assert row["mapped"] > 0, f"class {name} was never used"
-    # What is left belongs to the guest's disks.
+    # Slots that are still in use belong to the guest's disks.
     assert sum(row["in_use"] for row in classes.values()) < 64
 
 
 @pytest.mark.parametrize("variant", ["coco-legacy", "plain-legacy"])
 def test_legacy_is_legacy(variant, module):
-    """With cc_swiotlb off, it has no part in what swiotlb does."""
+    """With cc_swiotlb off, it has no part in the work of swiotlb."""
     result = dma.run(variant, module).result
     assert result.stats() == {"state": "off"}

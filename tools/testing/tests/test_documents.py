@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the documents name is there: parameters, files, events, messages, options."""
+"""Things named in the documents exist: parameters, files, events, messages, options."""
 
 import re
 import subprocess
@@ -22,13 +22,13 @@ def _text(*patterns: str) -> str:
 
 
 def _sources() -> str:
-    # A text that goes on in the next line of a source goes on without a break.
+    # Join texts that continue in the next line of a source.
     return re.sub(r"\\\n\s*", "", _text("**/*.rs", "glue/*.c"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_parameters_exist(page):
-    """Each parameter that a page names is one."""
+    """Each parameter that a page names exists."""
     glue = _text("glue/*.c")
     there = set(re.findall(r"module_param_(?:cb|named)\((\w+),", glue))
     there |= set(re.findall(r'"cc_swiotlb\.(\w+)"', glue))
@@ -51,7 +51,7 @@ def test_messages_exist():
     said += re.findall(r", ``([a-z ]+\.\.\.)``", ADMIN.read_text(encoding="utf-8"))
     assert len(said) >= 7
     for message in said:
-        # What stands for something else: capitals, dots, the reason.
+        # Placeholders: capitals, dots, the reason.
         fixed = re.split(r"\b[A-Z]+\b| at |\.\.\.|\(|: why; what helps|=", message)
         for part in filter(None, (part.strip(" ;)") for part in fixed)):
             assert part in _sources(), message
@@ -69,7 +69,7 @@ def test_reasons_exist():
 
 
 def test_events_exist():
-    """Each trace event that a page names is one."""
+    """Each trace event that a page names exists."""
     there = set(re.findall(r"TRACE_EVENT\((\w+)", _text("trace/*.h")))
     there |= {"swiotlb_bounced", "swiotlb_unbounced"}
     pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
@@ -96,7 +96,7 @@ def test_qemu_has_the_options(objects):
 
 
 def test_each_message_is_explained():
-    """What the kernel log may say is in admin.rst, up to what varies."""
+    """Each message of the kernel log is in admin.rst, except for parts that vary."""
     sources = [vm.ROOT / "cc_swiotlb.rs", *vm.ROOT.glob("[gkp]*/*.rs")]
     calls = r'(?:pr|dev)_(?:err|warn|info)!\(\s*(?:dev\.device\(\),\s*)?"([^"]+)"'
     messages = [

@@ -9,12 +9,12 @@ import vm
 
 KNOBS = "/sys/module/cc_emul/parameters"
 
-# Only what the module converts is counted.
+# Only conversions by the module are counted.
 QUIET = ("--nvme", "0", "--blk", "0", "--swiotlb", "legacy")
 
-# What mainline says, once, of a conversion that fails.
+# The message of mainline, once, about a conversion that fails.
 MAINLINE = r"WARNING: at __set_memory_enc"
-# What the emulation says, once, of memory that must not be used again.
+# The message of the emulation, once, about memory that must not be used again.
 EMULATION_WARNS = r"WARNING: at cc_emul_check_free"
 
 
@@ -25,7 +25,7 @@ def convert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Steps:
-    """A list of conversions, and what they should answer."""
+    """A list of conversions, and the expected answers."""
 
     def __init__(self) -> None:
         self._lines = ["do=/sys/module/cc_swiotlb_convert/parameters/do"]
@@ -69,7 +69,7 @@ class Steps:
 
 
 def test_conversions(convert):
-    """Shared and private: what TDX allows to be repeated, and what it does not."""
+    """Shared and private: which conversions TDX allows to be repeated, which not."""
     steps = Steps()
     steps.counters("before")
     steps.do("alloc", "ok")
@@ -144,7 +144,7 @@ def test_refused_conversion_changes_nothing(convert):
 
 
 def test_refusals_begin_and_end(convert):
-    """After a number of conversions, for a time, from the command line as well."""
+    """Refusals begin at boot or after some conversions, and end after a time."""
     steps = Steps()
     steps.do("alloc", "ok")
     steps.do("share 0 1", "error")
@@ -163,7 +163,7 @@ def test_refusals_begin_and_end(convert):
 
 
 def test_answered_wrongly(convert):
-    """Refused, but a part is converted; granted, but nothing is."""
+    """A refused conversion may convert a part, and a granted one nothing."""
     steps = Steps()
     steps.do("alloc", "ok")
     steps.counters("before")
@@ -174,7 +174,7 @@ def test_answered_wrongly(convert):
         steps.counters(f"partly {step}d")
         steps.shell(f"echo 0 >{KNOBS}/refuse")
         steps.do("share 0 512", "ok")
-    # To make memory private is to accept it as well, which no host can do.
+    # Making memory private includes accepting it, which no host can do.
     steps.shell(f"echo 1000,falsely >{KNOBS}/refuse; cat {KNOBS}/refuse")
     steps.do("unshare 0 512", "error")
     steps.counters("still shared")
@@ -196,7 +196,7 @@ def test_answered_wrongly(convert):
     def pages(state: str, step: str) -> int:
         return result.count(state, step) - result.count(state, "before")
 
-    # That none was converted three times has a chance of 1 in 2^27.
+    # The chance that three attempts converted nothing is 1 in 2^27.
     assert 0 < pages("shared_now", "partly shared") < 512
     assert 0 < pages("shared_now", "partly unshared") < 512
     assert 0 < pages("unaccepted_now", "partly unshared") < 512
@@ -208,7 +208,7 @@ def test_answered_wrongly(convert):
 
 
 def test_share_of_refusals(convert):
-    """A quarter of the requests, more or less."""
+    """About a quarter of the requests is refused."""
     steps = Steps()
     steps.do("alloc", "ok")
     steps.shell(

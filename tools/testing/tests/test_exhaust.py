@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What is left when everything has been mapped, in interrupts and on all CPUs."""
+"""What still works when everything has been mapped, in interrupts and on all CPUs."""
 
 import dma
 import pytest
 import vm
 
-# A cap, so that there is an end to it.
+# With a cap, slots run out.
 APPEND = f"cc_swiotlb.max=32M {vm.LOG_SPACE}"
 CAPPED = ("--append", APPEND, "--cpus", "4", "--blk", "0")
 # Most of this memory has no 32-bit address.

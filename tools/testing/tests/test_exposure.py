@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a device that is to fill a buffer finds in it.
+"""What a device finds in a buffer that it is meant to fill.
 
-With cc_swiotlb.from_device=preserve that is what was in the memory before, as it has
-always been with swiotlb; with zero it is nothing. A device of the untrusted host looks
-into each buffer that it is handed, so that nothing is missed.
+With cc_swiotlb.from_device=preserve it finds the old content of the memory, as it
+always has with swiotlb; with zero it finds nothing. A device of the untrusted host
+looks into each buffer that it is handed, so that nothing is missed.
 
 The words are put together in the guest, from halves, as in test_leak.
 """
@@ -15,13 +15,13 @@ import secrets
 import pytest
 import vm
 
-# Memory that a guest frees, and hands out again for what is read.
+# Kinds of memory that a guest frees, and hands out again as buffers for reads.
 FREED = {
     name: f"{name.upper()}-{secrets.token_hex(12)}"
     for name in ("cache", "heap", "arguments", "slab")
 }
 MEMORY = "512M"
-# More than the guest has, so that all that is free is used.
+# More than the guest has, so that all free memory is used.
 READ_MIB = 600
 
 
@@ -30,8 +30,8 @@ def _joined(word: str) -> str:
     return f'"{word[:12]}""{word[12:]}"'
 
 
-# Each gets a word: pages of a file, of a process, of the arguments on its stack, and of
-# the kernel's slab, where short targets of symbolic links are.
+# Each kind gets a word: pages of a file, of a process, of the arguments on its stack,
+# and of the kernel's slab, where short targets of symbolic links are.
 SEEDS = """
 many() {
 	many=$1
@@ -91,7 +91,7 @@ dd if=/dev/vda of=/dev/null bs=1M count={READ_MIB} 2>/dev/null; echo "read: $?"
 
 @pytest.mark.parametrize("place", FREED)
 def test_preserve_shows_what_was_there(place, capsys):
-    """The positive control, and the figure: what was freed is seen in new buffers."""
+    """The positive control, with a figure: freed data is seen in new buffers."""
     word = FREED[place]
     seen = _seen("preserve")[word]
     with capsys.disabled():

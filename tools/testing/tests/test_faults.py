@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Each case of the DMA API test fails when the thing it tests is broken.
 
-The module imitates a broken implementation; see Documentation/testing.rst. It
-runs over swiotlb, so that what is tested here is the test alone.
+The module imitates a broken implementation; see Documentation/testing.rst. It runs over
+swiotlb, so that only the test itself is tested here.
 """
 
 import re
@@ -39,7 +39,7 @@ FAULTS = {
 
 PAIRS = [(fault, case) for fault, cases in FAULTS.items() for case in cases]
 
-# Nothing is lent there.
+# Cases that need lent memory, which swiotlb does not have.
 LENT = [("copy_back", "lent_mapping")]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What `make fuzz` takes for passed."""
+"""What `make fuzz` counts as passed."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +33,7 @@ def test_passed():
     ],
 )
 def test_failed(said):
-    """Whatever else the kernel has to say is a failure."""
+    """Any other message of the kernel is a failure."""
     assert not fuzz.operations_of(said)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What was shared for a load becomes private again, all of it, every time.
+"""All memory that was shared for a load becomes private again, every time.
 
 CC_SWIOTLB_CYCLES= says how often the load comes and goes, 10 unless set.
 """
@@ -17,7 +17,7 @@ CYCLES = int(os.environ.get("CC_SWIOTLB_CYCLES", "10"))
 SPAN_BYTES = 512 << 10
 CHUNK_BYTES = 2 << 20
 IDLE_MS = 600
-# Two idle times, and what a slow host adds.
+# Two idle times, and an allowance for a slow host.
 TIME_S = 2 * IDLE_MS / 1000 + 1.5
 
 # Slow disks, so that much is in flight.
@@ -110,9 +110,9 @@ def test_load_needs_more():
 
 
 def test_back_in_time():
-    """After each load, within 10 % of before, within twice the idle time.
+    """After each load, shared memory is within 10 % of before in twice the idle time.
 
-    Where others want the machine's CPUs one guest may be late, but not three.
+    If others use the machine's CPUs, one guest may be late, but not three.
     """
     late = []
     for number in ((), (1,), (2,)):
@@ -141,15 +141,15 @@ def test_nothing_leaks():
 
 
 def test_nothing_is_refused():
-    """kccd grows in time. On a busy machine it may be late for the largest: once more."""
+    """kccd grows in time. On a busy machine it may be late: three runs are tried."""
     runs = (_cycles(*number) for number in ((), (1,), (2,)))
     assert any(run.count("refused") == 0 for run in runs)
 
 
 def test_memory_is_free_again():
-    """What was given back can be used for something else."""
+    """Memory that was given back can be used for something else."""
     lost = _meminfo("meminfo before")["MemFree"] - _meminfo("meminfo after")["MemFree"]
-    # Less than a chunk for each cycle, and than the smallest peak above the rest.
+    # Less than a chunk for each cycle, and less than the smallest peak above the rest.
     assert lost < max(8 << 10, CYCLES << 10), f"{lost} KiB are missing"
 
 
@@ -157,7 +157,7 @@ def test_direct_map_stays():
     """Converting there and back splits no entry of the direct map."""
     before, after = _meminfo("meminfo before"), _meminfo("meminfo after")
     assert before["DirectMap2M"] > 0
-    # Nor does dma_alloc_coherent(), whose memory is lent.
+    # dma_alloc_coherent() splits none either, since its memory is lent.
     assert _cycles().count("conversions") > 4 * CYCLES
     for key in ("DirectMap4k", "DirectMap2M"):
         assert after[key] == before[key], key
@@ -178,7 +178,7 @@ def test_bounded_by_what_is_shared():
     result = _cycles()
     shared = result.count("conversion_bytes") - result.count("give_back_bytes")
     assert shared == result.count("shared_bytes")
-    # Each of them is bound to a class, or lent, or neither, and all that is ready is
+    # All of it is bound to a class, or lent, or neither, and all that is ready is
     # counted.
     bound = result.count("lent_span_bytes") + sum(
         row["slots"] * vm.slot_bytes(name) for name, row in result.classes().items()
@@ -189,9 +189,9 @@ def test_bounded_by_what_is_shared():
 
 
 def test_memory_pressure():
-    """A shrinker gives back at once what would have stayed for an hour.
+    """A shrinker gives back at once memory that would have stayed for an hour.
 
-    Memory that is short asks more than once; what CPUs hold comes home meanwhile.
+    It is asked more than once; meanwhile CPUs return the slots that they hold.
     """
     result = _run(
         """
@@ -209,13 +209,14 @@ done
     grown = int(vm.lines(result.stdout, "^grown: ")[0].split()[1])
     backs = [line.split()[1:] for line in vm.lines(result.stdout, "^back: ")]
     assert grown > 1.3 * before, "it came back by itself"
-    # To a chunk: what was lent for the drivers' lists, of which they gave nothing back.
+    # Within a chunk: drivers were lent memory for their lists, and gave none of it
+    # back.
     assert int(backs[-1][0]) <= before + CHUNK_BYTES, result.tail()
     assert float(backs[-1][2]) - float(backs[0][1]) < 4, result.tail()
 
 
 def test_dead_cpu():
-    """What a CPU held when it was taken down is in the depots."""
+    """The slots that a CPU held when it was taken down are in the depots."""
     result = _run(
         f"""
 echo 0 >{PARAMETER}
@@ -249,7 +250,7 @@ def test_never():
         *("--append", "cc_swiotlb.idle_ms=0"),
     )
     assert result.count("give_backs") == 0
-    # What was shared at the peak still is, all of it in the pool.
+    # All memory that was shared at the peak still is, and is in the pool.
     assert result.count("shared_bytes") == result.count("peak_shared_bytes")
     assert result.count("shared_bytes") == result.count("conversion_bytes")
 
@@ -290,7 +291,7 @@ def test_priced():
     events = [float(time) for time in found]
     assert len(events) >= 2, "hardly anything was given back"
     assert events[0] - over >= 9, events
-    # What the last one took is paid for afterwards.
+    # The time of the last one is paid for afterwards.
     paid = result.count("give_back_ns") / 1e9 * (1 - 1 / len(events))
     assert paid <= (end - over) / 1000, f"{paid} s within {end - over} s"
     # 512 pages of 5 us each, at the least.
@@ -315,7 +316,7 @@ done
 
 
 def test_parameter(settings):
-    """The idle time can be set at run time, and what makes no sense is refused."""
+    """The idle time can be set at run time, and senseless values are refused."""
     assert settings.section("default").strip() == "auto"
     assert settings.section("after '250'").strip() == "250"
     assert settings.section("after 'auto'").strip() == "auto"

@@ -39,8 +39,8 @@ def _shared(path: Path) -> list[tuple[int, bytes]]:
 
 @pytest.fixture(scope="module")
 def plugged() -> tuple[vm.Result, list[tuple[int, bytes]]]:
-    """512 MiB more, then more slots that are kept ready, then a load."""
-    # In a folder that is memory: the file is as large as what was shared.
+    """Plugs 512 MiB, has more slots kept ready, and starts a load."""
+    # In a memory file system: the file takes as much memory as was shared.
     shared = Path("/dev/shm") / f"cc-swiotlb-test-{os.getpid()}"
     try:
         result = vm.run(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""tools/install-tree: all of it, or nothing, and twice is once."""
+"""tools/install-tree: it does all or nothing, and a second run changes nothing."""
 
 import hashlib
 import re
@@ -34,7 +34,7 @@ def _touched() -> set[str]:
 
 @pytest.fixture
 def tree(tmp_path):
-    """Of a pristine tree, the files that the patches touch."""
+    """The files of a pristine tree that the patches touch."""
     folder = tmp_path / "linux"
     for name in _touched():
         if (_pristine() / name).exists():
@@ -61,7 +61,7 @@ def _contents(tree: Path) -> dict[str, str]:
 
 
 def test_little_is_touched():
-    """Existing code is changed in few places, but for the trace event and documents."""
+    """Existing code changes in few places, apart from the trace event and documents."""
     series = {path.name[:4]: path.read_text(encoding="utf-8") for path in PATCHES}
     seam = series["0002"]
     assert "swiotlb: let cc_swiotlb serve bounced mappings" in seam
@@ -94,7 +94,7 @@ def test_twice(tree):
 
 
 def test_remove(tree):
-    """What was put in can be taken out, to the byte."""
+    """An installation can be removed, to the byte."""
     before = _contents(tree)
     assert _install(tree, "--test").returncode == 0
     done = _install(tree, "--remove")
@@ -104,9 +104,9 @@ def test_remove(tree):
 
 @pytest.mark.parametrize("patch", PATCHES, ids=[path.name for path in PATCHES])
 def test_conflict(tree, patch):
-    """This patch does not apply: an error that names it, nothing changed."""
+    """If this patch does not apply, an error names it, and nothing is changed."""
     names = re.findall(r"^--- a/(\S+)", patch.read_text(encoding="utf-8"), re.M)
-    # Of what it touches, the last file: all before it could be applied.
+    # The last file that it touches: all files before it could be patched.
     victim = tree / names[-1]
     victim.write_text(victim.read_text()[:100])
     before = _contents(tree)
@@ -117,13 +117,13 @@ def test_conflict(tree, patch):
     assert _contents(tree) == before
 
 
-# What stands on its own: Kconfig, or nothing, ties others to it.
+# Patches that stand on their own: Kconfig, or nothing, ties others to them.
 OPTIONAL = [path for path in PATCHES if path.name[:4] >= "0004"]
 
 
 @pytest.mark.parametrize("patch", OPTIONAL, ids=[path.name for path in OPTIONAL])
 def test_left_out(tree, tmp_path, patch):
-    """Without this patch the others apply, and so they do without all of these."""
+    """Without this patch the others apply, and so do they without all of these."""
     copy = tmp_path / "checkout"
     shutil.copytree(vm.ROOT / "tools", copy / "tools", symlinks=True)
     shutil.copytree(vm.ROOT / "patches", copy / "patches")
@@ -203,7 +203,7 @@ def test_patches_make_the_same_tree(tree, tmp_path):
 
 
 def test_patches_are_reproducible(tmp_path):
-    """Twice the same sources give the same bytes, also in a folder that has them."""
+    """The same sources always give the same bytes, also in a folder that has them."""
     for out in ("one", "two", "two"):
         assert _write_patches(tmp_path / out).returncode == 0
     assert _contents(tmp_path / "one") == _contents(tmp_path / "two")

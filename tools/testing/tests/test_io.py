@@ -50,7 +50,7 @@ def test_verified(guest, swiotlb):
 
 @pytest.mark.parametrize("guest", ["coco", "plain"])
 class TestCounters:
-    """What cc_swiotlb says about that I/O."""
+    """The counters of cc_swiotlb after that I/O."""
 
     def test_all_through_the_pools(self, guest):
         """After kccd has started, the legacy pool serves nothing."""
@@ -71,7 +71,7 @@ class TestCounters:
             assert result.count(key) == 0, key
 
     def test_all_undone(self, guest):
-        """What is still in use is what drivers hold while they are idle."""
+        """Slots that are still in use are held by drivers while they are idle."""
         result = _run(guest, "cc")
         used = {name: row["in_use"] for name, row in result.classes().items()}
         # virtio-net keeps its receive ring filled: 256 buffers of a page.
@@ -119,13 +119,13 @@ grep -l 'err= 0' /tmp/fio* | wc -l
     )
     assert "bad: 0" in result.stdout, result.tail()
     assert "\n20\n" in result.stdout, result.tail()
-    # What comes before kccd has converted enough is refused, and comes again.
+    # Mappings are refused until kccd has converted enough, and are tried again.
     assert result.count("refused") == result.count("refused", "stats at 9 s")
     assert not vm.lines(result.console, "buffer is full|I/O error")
 
 
 def _burst(*args: str) -> vm.Result:
-    """160 readers of 1 MiB at once, on 20 slow disks, out of nothing."""
+    """160 readers of 1 MiB at once, on 20 slow disks, from idle."""
     jobs = " ".join(f"--name=n{n} --filename=/dev/nvme{n}n1" for n in range(20))
     return vm.run(
         f"""
@@ -153,11 +153,11 @@ def test_burst_from_idle(convert_us):
     assert "fio: 0" in result.stdout, result.tail()
     assert "err= 0" in result.stdout, result.tail()
     assert not vm.lines(result.console, "I/O error")
-    # Nobody waits for kccd: what comes before it has converted enough is refused, and
-    # comes again. For how long, test_burst.py::TestAgain knows.
+    # No mapping waits for kccd: those made before it has converted enough are refused,
+    # and tried again. test_burst.py::TestAgain knows for how long.
     refused = result.count("refused")
-    # Where it is said at all, for some drivers want no message, it is in one line with
-    # the remedy, not in that of swiotlb, whose pool is not what is short.
+    # If there is a message (some drivers want none), it is one line with the remedy,
+    # and not that of swiotlb, whose pool is not the one that is short.
     said = vm.lines(result.console, "mappings refused")
     assert refused or not said, said
     assert all(re.search(REFUSED, line) for line in said), said

@@ -30,7 +30,7 @@ vmlinux.o: warning: objtool: cc_swiotlb_map+0x1: unreachable
 
 
 def test_warnings_are_found(tmp_path):
-    """All warnings, and of them our own."""
+    """All warnings are found, and which of them are our own."""
     found = kernel.warnings_of(SAID)
     assert [line.split()[0] for line in found] == [
         "mm/page_alloc.c:12:3:",
@@ -47,7 +47,7 @@ def test_kernels_are_kept_by_what_builds_them():
 
 
 def test_configurations_are_strict():
-    """What `make check-configs` builds may not warn at all, by its compilers' rule."""
+    """The kernels of `make check-configs` may not warn: their compilers stop then."""
     assert len(kernel.CONFIGS) >= 5
     makefile = (vm.ROOT / "GNUmakefile").read_text(encoding="utf-8")
     listed = re.search(r"^CONFIGS := (.*)$", makefile, re.M)
@@ -60,7 +60,7 @@ def test_configurations_are_strict():
 
 
 def _compile(out: Path, change: Callable[[str], str]) -> subprocess.CompletedProcess:
-    """Compiles the crate once more, by a command that is changed, into a folder."""
+    """Compiles the crate once more, with a changed command, into a folder."""
     folder = vm.kdir()
     saved = folder / "kernel/dma/cc_swiotlb/.cc_swiotlb.o.cmd"
     command = saved.read_text(encoding="utf-8").splitlines()[0]
@@ -82,7 +82,7 @@ def _compile(out: Path, change: Callable[[str], str]) -> subprocess.CompletedPro
 
 
 def test_without_kunit(tmp_path):
-    """Nothing is there for the KUnit tests alone: most kernels are built without."""
+    """No code is there for KUnit tests alone: most kernels are built without them."""
     settings = "./include/generated/rustc_cfg"
     kept = [
         line
@@ -106,7 +106,7 @@ def test_clippy(tmp_path):
         assert count == 1 and "-Wclippy::all" in command, command
         return command
 
-    # Something to complain about, so that it is known to look.
+    # Code to complain about, which shows that clippy looks.
     (tmp_path / "bad.rs").write_text(
         "//! Bad.\n/// Casts.\npub fn cast(it: &u8) -> *const u8 {\n"
         "    it as *const u8\n}\n",
@@ -121,12 +121,12 @@ def test_clippy(tmp_path):
     assert not re.search(r"^(warning|error)", said, re.M), said[-4000:]
 
 
-# A function of the library of Rust that does not return.
+# A function of Rust's library that does not return.
 PANIC = re.compile(r"4core\S*(?:panic|_fail|unwrap_failed|expect_failed)")
 
 
 def _panics(listing: str) -> tuple[dict[str, set[str]], int]:
-    """By function, what it refers to that panics; and the number of references."""
+    """By function, the panicking functions it refers to; the number of references."""
     found: dict[str, set[str]] = {}
     function, count = "", 0
     for line in listing.splitlines():
@@ -140,7 +140,7 @@ def _panics(listing: str) -> tuple[dict[str, set[str]], int]:
 
 
 def test_nothing_panics():
-    """No code but that of tests refers to anything that panics."""
+    """No code but that of tests refers to a function that panics."""
     control = (
         "0010 <_RNvMNtC_10cc_swiotlb4poolNtB_4Pool3map>:\n"
         "    R_X86_64_PLT32\t_RNvNtC_4core9panicking18panic_bounds_check-0x4\n"

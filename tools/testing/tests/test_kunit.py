@@ -9,7 +9,7 @@ import vm
 
 KUNIT = "kunit.enable=1 kunit.autorun=1 kunit.filter_glob=cc_swiotlb*"
 
-# What must have a suite, whatever else has one.
+# The suites that must exist, whatever else has one.
 SUITES = {
     "cc_swiotlb_bell",
     "cc_swiotlb_class",

@@ -57,7 +57,7 @@ done
 
 @pytest.fixture(scope="module", params=["cc", "legacy"])
 def seen(request, tmp_path_factory):
-    """A watcher that has seen it all, and what the guest said."""
+    """A watcher that has seen all of it, and the output of the guest."""
     path = tmp_path_factory.mktemp("shared") / "memory"
     with Watcher(path, [PAYLOAD, *PRIVATE]) as watcher:
         result = vm.run(
@@ -71,7 +71,7 @@ def seen(request, tmp_path_factory):
 
 
 def test_payload_is_seen(seen):
-    """The positive control: what is looked at is what the devices see."""
+    """The positive control: the watcher looks at the memory that the devices see."""
     watcher, _ = seen
     assert watcher.passes > 10
     assert watcher.seen[PAYLOAD] >= 1024
@@ -83,7 +83,7 @@ def test_payload_is_seen(seen):
     ids=["file", "process", "command line", "kernel", "parameter"],
 )
 def test_private_is_not_seen(seen, word):
-    """What is nobody's payload stays private."""
+    """Data that is nobody's payload stays private."""
     watcher, result = seen
     assert watcher.seen[word] == 0, result.tail()
 

@@ -8,7 +8,7 @@ import vm
 
 MIB = 1 << 20
 
-# What the RFC shared at the end of boot was 288 MiB, swiotlb reserves 1 GiB.
+# The RFC shared 288 MiB at the end of boot; swiotlb reserves 1 GiB.
 AFTER_BOOT = 28 * MIB
 
 
@@ -59,7 +59,7 @@ grep -c 'err= 0' /tmp/fio
     )
 
 
-# More than its load has in flight: which of the classes it takes is up to chance.
+# More than the load has in flight: which of the classes it takes is up to chance.
 ENOUGH = 80 * MIB
 
 
@@ -100,7 +100,7 @@ echo '=== end'
 
 
 def test_cap_too_small(starved):
-    """No data is wrong, nothing hangs, and what was refused is counted."""
+    """No data is wrong, nothing hangs, and refusals are counted."""
     assert starved.status == 0, starved.tail()
     assert "starved: 0" in starved.stdout, starved.tail()
     assert starved.count("shared_bytes") <= 2 * MIB

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a faulty driver does is found, said once, and does no harm."""
+"""Mistakes of a faulty driver are found, reported once, and do no harm."""
 
 import dma
 import pytest
@@ -21,13 +21,13 @@ def test_case(case, module):
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_message(message, module):
-    """The kernel log says so, once."""
+    """The kernel log reports it, once."""
     found = vm.lines(_run(module).log, message)
     assert len(found) == 1, f"{len(found)} messages: {found[:5]}"
 
 
 def test_counted(module):
-    """Each one is counted, the guest goes on."""
+    """Each mistake is counted, and the guest goes on."""
     result = _run(module).result
     assert result.status == 0, result.tail()
     assert result.count("misuse") >= len(dma.MISUSE_CASES)

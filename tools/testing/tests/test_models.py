@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What is done without a lock, in every order that the memory model allows."""
+"""Lockless code, in every order that the memory model allows."""
 
 import os
 import re
@@ -11,14 +11,14 @@ import pytest
 import vm
 from lib import cache
 
-# Of the pool's sources, what the models are about.
+# The models, and the sources of the pool that they cover.
 SOURCES = [
     "tools/testing/models",
     *(f"pool/{name}.rs" for name in ("address", "class", "deferred", "slot")),
 ]
-# What a mapping's begin, sync and claim and the stack of deferred slots rely on, made
-# weaker: the models notice. Not here are free() and what takes back and defers, after
-# which the slot is had by a lock.
+# The orderings that begin, sync and claim of a mapping and the stack of deferred slots
+# rely on, made weaker: the models notice. Those of free() and of the functions that
+# take back and defer are not here: a lock is taken afterwards to get the slot.
 WEAKER = {
     "begin_address": ("slot", "self.orig.store(mapping.orig.raw(), Release)"),
     "begin_word": ("slot", "self.word.store(word, Release)"),
@@ -76,7 +76,7 @@ def test_clippy(sources):
 
 
 def test_all_orders(sources):
-    """Nothing is lost, mixed or had by two in any of them."""
+    """In none of them is anything lost, mixed up or owned twice."""
     done = _cargo(sources, "test --release")
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"^test result: ok. (\d+) passed", done.stdout, re.M)
@@ -85,7 +85,7 @@ def test_all_orders(sources):
 
 @pytest.mark.parametrize("name", WEAKER)
 def test_orderings_are_needed(name, sources):
-    """With a weaker one in its place a model fails."""
+    """With a weaker ordering in its place, a model fails."""
     file, words = WEAKER[name]
     path = sources / f"pool/{file}.rs"
     text = path.read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ import vm
 
 SPAN_BYTES = 512 << 10
 CHUNK_BYTES = 2 << 20
-# What 4 CPUs and 1 GiB keep ready, and each of two nodes.
+# The bytes that 4 CPUs and 1 GiB keep ready, and those of each of two nodes.
 WATERMARK = 16 << 20
 SHARE = WATERMARK // 2
 
@@ -96,7 +96,7 @@ nodes end
 
 
 def test_verified():
-    """I/O from CPUs of both nodes, alone and at a time: every byte is right."""
+    """I/O from CPUs of either node and of both at once: every byte is right."""
     result = _local()
     for name, disks in (("near", 1), ("far", 1), ("both", 3)):
         assert result.section(name) == "1\n" * disks, result.tail()
@@ -116,7 +116,7 @@ def test_local(name, node):
     assert not any(map(_out, result.depots("nodes start").values()))
     depots = result.depots(f"nodes {name}")
     out = [_out(depots[place, "4K"]) for place in (0, 1)]
-    # What the CPUs hold afterwards is what they have fetched.
+    # The slots that the CPUs hold afterwards are those that they have fetched.
     assert out[node] > 0, out
     assert out[1 - node] == 0, out
 
@@ -144,7 +144,7 @@ nodes end
 
 
 def test_torture(torture_module):
-    """Mappings that end on another node than they began leave the sums exact."""
+    """Mappings that end on another node than they began on leave the sums exact."""
     result = _torture(torture_module)
     said = vm.lines(result.stdout, "^torture: ")
     assert said[-2:] == ["torture: passed", "torture: 0"], said
@@ -165,7 +165,7 @@ def test_given_back_on_both(torture_module):
 
 
 def test_slots_of_another_node():
-    """At the cap a node goes on with what another one has."""
+    """At the cap, a node goes on with the slots of another one."""
     result = vm.run(
         f"""
 {LIBRARY}
@@ -193,9 +193,10 @@ nodes end
     assert end[1]["demand"] >= had // 2, result.tail()
     assert end[0]["demand"] > before[0]["demand"], result.tail()
     assert result.count("peak_shared_bytes") == result.count("shared_bytes")
-    # It went home again.
+    # They went home again.
     _require_sums(result)
-    # But for what a driver borrows as it goes: its lists, if its queue got that deep.
+    # Except for memory that a driver borrows as it goes, for its lists, if its queue
+    # got that deep.
     for node in (0, 1):
         lent = end[node]["lent"] - before[node]["lent"]
         assert end[node]["bound"] - lent == before[node]["bound"], node

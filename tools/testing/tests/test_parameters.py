@@ -19,7 +19,7 @@ BAD = {
 }
 FORM = re.compile(r"512:\d+|64M")
 SPAN_BYTES = 512 << 10
-# What two CPUs and 1 GiB keep ready: 12 MiB and one more for each CPU.
+# The memory that two CPUs and 1 GiB keep ready: 12 MiB, and one more for each CPU.
 DEFAULT = "14M"
 SHOW = f"""
 for name in enable watermark max idle_ms from_device; do
@@ -51,7 +51,7 @@ def _bad() -> vm.Result:
 
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
 def test_bad_watermark(value):
-    """Refused with a message that shows the right form."""
+    """A bad value is refused with a message that shows the right form."""
     said = vm.lines(
         _bad().section("log"), rf"cc_swiotlb: watermark={re.escape(value)} "
     )
@@ -60,7 +60,7 @@ def test_bad_watermark(value):
 
 
 def test_default_instead():
-    """Where nothing could be understood, the default is used."""
+    """If no value could be understood, the default is used."""
     assert _bad().section("watermark") == _default().section("watermark")
     assert _bad().ready_bytes() >= 14 << 20
     assert _bad().stats()["state"] == "on"
@@ -73,7 +73,7 @@ def test_total(value):
     assert result.section("watermark").strip() == value
     total = int(value[:-1]) << 20
     assert result.ready_bytes() >= total
-    # Nothing has been in use to speak of: what there is more is less than two chunks.
+    # Hardly anything has been in use: the excess is less than two chunks.
     assert result.count("shared_bytes") < total + (4 << 20)
     assert not any(row["watermark"] for row in result.classes().values())
     assert result.count("unbound_bytes") >= total // 2
@@ -91,10 +91,10 @@ def test_list(value):
         assert row["watermark"] == named.get(name, 0), name
         assert row["slots"] - row["in_use"] >= row["watermark"], name
         assert name in named or row["slots"] <= row["in_use"] + _span_slots(name), name
-    # And there is something for whatever comes.
+    # And some memory is ready for any other class.
     listed = sum(vm.slot_bytes(name) * slots for name, slots in named.items())
-    # What the list keeps is not counted in it, and kccd hears of spans, not of single
-    # slots that are in use or with a CPU.
+    # Slots that the list keeps are not counted in that, and kccd hears of spans, not of
+    # single slots that are in use or with a CPU.
     away = result.count("in_use_bytes") + sum(
         vm.slot_bytes(name) * row["cached"] for name, row in result.classes().items()
     )
@@ -111,7 +111,7 @@ def _span_slots(name: str) -> int:
 
 
 def test_watermark_at_run_time():
-    """Written to sysfs: the good are acted on, the bad change nothing."""
+    """Good values that are written to sysfs take effect, bad ones change nothing."""
     path = f"{vm.PARAMETERS}/watermark"
     result = _boot(
         "",
@@ -147,7 +147,7 @@ echo '=== ready'; echo "$ready"
     assert result.section("before") == result.section("after bad")
     assert result.section("after good").strip() == "4K:12000"
     assert int(result.section("filled")) >= 12000
-    # The new setting replaces the old one: what it does not name keeps nothing.
+    # The new setting replaces the old one: classes that it does not name keep nothing.
     assert result.section("after list").strip() == "2K:100,64K:1"
     classes = result.classes()
     assert {name for name in classes if classes[name]["watermark"]} == {"2K", "64K"}
@@ -185,7 +185,7 @@ def test_off_elsewhere():
     assert result.stats() == {"state": "off"}
     result = _boot("", SHOW, "--guest", "plain")
     assert result.stats()["state"] == "on"
-    # It serves devices there that do not reach our slots, and costs no conversion.
+    # There it serves devices that do not reach our slots, and costs no conversion.
     assert result.count("legacy_bytes") >= 64 << 20, "the legacy pool did shrink"
 
 

@@ -84,7 +84,7 @@ done
         *("--append", f"cc_swiotlb.max={CAP}"),
         timeout=seconds * 5 // 4 + 120,
     )
-    # What is allowed is what the kernel itself says, once.
+    # Only the kernel's own warning is allowed, which comes once.
     for line in vm.lines(result.console, r"WARNING:|BUG:"):
         assert "WARNING: at __set_memory_enc" in line, line
     return result
@@ -94,7 +94,7 @@ done
     "direction,nodes", [("", 2), (",share", 1)], ids=["both", "share"]
 )
 class TestRefusedForAWhile:
-    """Everything is refused, or everything but what makes memory private."""
+    """All conversions are refused, or all but those that make memory private."""
 
     def test_load_survives(self, direction, nodes, seconds):
         """No request fails, and the host was really asked, and refused."""
@@ -104,7 +104,7 @@ class TestRefusedForAWhile:
         assert result.count("share_refused", "emulation") >= 2
 
     def test_one_chunk_is_astray(self, direction, nodes, seconds):
-        """No more memory is neither usable nor in the pools, however long it lasts."""
+        """One chunk at most is neither usable nor in a pool, however long it lasts."""
         result = _refused(direction, nodes, seconds)
         astray = list(map(int, re.findall(r"^astray: (\d+)$", result.stdout, re.M)))
         assert len(astray) == seconds
@@ -120,9 +120,9 @@ class TestRefusedForAWhile:
         assert states.count("D") <= seconds // 4, states
 
     def test_growth_is_back_within_a_second(self, direction, nodes, seconds):
-        """A chunk was shared a second after the host granted it.
+        """A chunk is shared within a second after the host grants it.
 
-        Where others want the machine's CPUs one guest may be late, but not three.
+        If others use the machine's CPUs, one guest may be late, but not three.
         """
         times = []
         for length in (seconds, 8, 9):
@@ -137,13 +137,13 @@ class TestRefusedForAWhile:
         assert times[-1] <= 1.0, times
 
     def test_cap_is_untouched(self, direction, nodes, seconds):
-        """All that may be shared can be shared afterwards."""
+        """All memory that may be shared can be shared afterwards."""
         result = _refused(direction, nodes, seconds)
         assert result.count("max_bytes") == result.count("max_bytes", "before") == CAP
         assert CAP - CHUNK < result.count("shared_bytes") <= CAP
 
     def test_nothing_is_left(self, direction, nodes, seconds):
-        """What was astray is in the pools, or was freed as private memory."""
+        """Memory that was astray is in the pools, or was freed as private memory."""
         result = _refused(direction, nodes, seconds)
         for key in ("mismatched_now", "unaccepted_now", "bad_frees"):
             assert result.count(key, "emulation after") == 0, key
@@ -176,7 +176,7 @@ sleep 3
 def test_refused_now_and_then(how):
     """Three of ten conversions are refused, both ways: nothing is lost by that.
 
-    Nor if the host has converted a part of the memory that it says it has not.
+    Nothing is lost either if the host has converted a part that it says it has not.
     """
     result = _now_and_then(how)
     assert result.stdout.count("fio: 0") == 4, result.tail()
@@ -189,17 +189,17 @@ def test_refused_now_and_then(how):
 
 
 def test_granted_falsely():
-    """The host says that it has converted memory, and has not: none of it is freed.
+    """The host says that it has converted memory, but has not: none of it is freed.
 
-    What it has not shared it cannot make private either. It is shared in truth then, and
-    made private the next time.
+    Memory that the host has not shared cannot be made private either. It is then shared
+    in truth, and made private the next time.
     """
     result = _now_and_then(",falsely")
     assert result.stdout.count("fio: 0") == 4, result.tail()
     assert result.count("wrong_answers", "emulation") > 0
     assert result.count("bad_accepts", "emulation") > 0
     assert result.count("bad_frees", "emulation") == 0
-    # The pool has what the guest takes for shared.
+    # The pool has the memory that the guest believes to be shared.
     astray = result.count("mismatched_now", "emulation") << 12
     assert astray <= result.count("shared_bytes")
     assert result.count("leaked_bytes") == 0

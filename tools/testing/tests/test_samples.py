@@ -18,7 +18,7 @@ def driver(tmp_path_factory):
 
 
 def test_platform_driver(driver):
-    """What it maps is bounced while it is bound, and no longer."""
+    """Its mappings are bounced while it is bound, and no longer."""
     result = vm.run(
         f"""
 {vm.wait_ready()}

@@ -46,7 +46,7 @@ def _enter(*words: str, **settings: str) -> subprocess.CompletedProcess:
 
 
 def test_environment():
-    """The command gets a clean environment, and what is named."""
+    """The command gets a clean environment, and the variables that are passed."""
     done = _enter("env", KSRC="/some/tree", TERM="vt100")
     found = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert found["PATH"] == "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -62,7 +62,7 @@ def test_arguments_and_status():
 
 
 def test_nested():
-    """From inside a command is just run."""
+    """From inside, a command is just run."""
     done = subprocess.run(
         [str(ENTER), "sh", "-c", "echo $NESTED"],
         env=os.environ | {"NESTED": "yes"},
@@ -76,7 +76,7 @@ def test_nested():
 @pytest.mark.parametrize("variable", ["KSRC", "KDIR"])
 @pytest.mark.parametrize("place", ["/var/tmp", "/run", "/usr/src"])
 def test_visible(variable, place):
-    """What a user names is there, also below the system's own folders."""
+    """Files that a user names are there, also below the system's own folders."""
     named = Path(place) / f"cc-swiotlb-test-{os.getpid()}"
     # A mount, as the real /usr of the host is out of reach from in here.
     script = (
@@ -93,7 +93,7 @@ def test_visible(variable, place):
         )
         assert done.stdout == "inside\n", done.stderr
     finally:
-        # Where to mount it.
+        # Remove the mount point.
         for root in (CACHE / "roots").iterdir():
             with contextlib.suppress(FileNotFoundError):
                 root.joinpath(*named.parts[1:]).rmdir()
@@ -137,7 +137,7 @@ def test_warm_start_without_network():
 
 
 def test_no_rights():
-    """A container's root without the right to mount is told so."""
+    """Root in a container without the right to mount is told so."""
     done = subprocess.run(
         ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]
         + [str(ENTER), "true"],
@@ -205,7 +205,7 @@ def test_full_disk(tmp_path):
 
 
 def test_leftovers(tmp_path):
-    """What interrupted runs and earlier versions left is removed before a new root."""
+    """Leftovers of runs and earlier versions are removed before making a new root."""
     for name in ("roots/.partial-x/usr", "tools/qemu-1", "apt/trixie-backports"):
         (tmp_path / name).mkdir(parents=True)
     _fails(tmp_path, "no mirror")
@@ -233,7 +233,7 @@ def test_cold_starts_take_turns(tmp_path):
     "age_s,used,kept", [(OLD_S, False, False), (OLD_S, True, True), (0, False, True)]
 )
 def test_stale_roots(age_s, used, kept):
-    """A root that is not used, and was not for a day, is removed."""
+    """A root that is not in use, and was not for a day, is removed."""
     stale = CACHE / "roots" / f"test-{os.getpid()}-{age_s}-{used}"
     (stale / "usr").mkdir(parents=True)
     then = time.time() - age_s
@@ -258,7 +258,7 @@ def test_root_in_use_is_locked():
         text=True,
     ) as process:
         process.stdout.readline()
-        # What the command has inherited.
+        # The files that the command has inherited.
         files = Path(f"/proc/{process.pid}/fdinfo").iterdir()
         locks = [text for file in files if "FLOCK" in (text := file.read_text())]
         process.kill()
@@ -342,7 +342,7 @@ def test_named_mirror(tmp_path):
 
 
 def test_no_mirrors(tmp_path):
-    """Where apt knows none, none is made up."""
+    """If apt knows no mirror, none is made up."""
     assert not _mirrors(tmp_path, {"docker.list": SOURCES["docker.list"]})
 
 
@@ -355,7 +355,7 @@ def test_no_mirrors(tmp_path):
     ],
 )
 def test_series(tmp_path, offered, taken, words):
-    """The newest supported series is taken that Debian offers, and which is said."""
+    """The newest supported series that Debian offers is taken, and named."""
     fake = tmp_path / "apt-cache"
     fake.write_text(
         '#!/bin/sh\nfor series in $OFFERED; do\n[ "$2" != "linux-source-$series" ] ||'
@@ -424,7 +424,7 @@ LISTED = (
     ("rust-src", "1.85.1+dfsg1-1"),
     ("rustc", "1.85.1+dfsg1-1"),
 )
-# Of these, what no bit of a kernel comes from.
+# Packages of these that no bit of a kernel comes from.
 NEUTRAL = ("fio", "git", "makedev", "qemu-system-x86")
 
 
@@ -441,7 +441,7 @@ def _identity(listed: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("name", dict(LISTED))
 def test_identity(name):
-    """A new version makes another identity if kernels come from it, and only then."""
+    """A new version changes the identity if kernels come from it, and only then."""
     listed = dict(LISTED)
     first = _identity(listed)
     assert len(first) == 16, first
@@ -451,14 +451,14 @@ def test_identity(name):
 
 
 def test_identity_grows_with_no_test_package():
-    """A package more, which no bit of a kernel comes from, changes nothing."""
+    """One more package, which no bit of a kernel comes from, changes nothing."""
     listed = dict(LISTED)
     assert _identity(listed | {"mmdebstrap": "1.5.7-1"}) == _identity(listed)
 
 
 @pytest.mark.parametrize("name", ["bindgen", "gcc-14", "make"])
 def test_no_identity(name):
-    """A list without a compiler has none, so that no root is made."""
+    """A list without a compiler has no identity, so that no root is made."""
     listed = {key: value for key, value in LISTED if key != name}
     assert _identity(listed) == f"identity: there is no {name.partition('-')[0]}"
 

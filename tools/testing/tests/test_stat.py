@@ -20,7 +20,7 @@ SIZE = 3 * MIB
 
 @pytest.fixture
 def healthy(tmp_path):
-    """A folder of an allocator that is well."""
+    """The folder of a healthy allocator."""
     return allocator(tmp_path / "healthy")
 
 
@@ -61,7 +61,7 @@ def test_is_small():
     assert len(sources) > 5 and lines < LINES, lines
 
 
-# To people.
+# Output for people.
 
 SCREEN = """\
 cc_swiotlb is on
@@ -77,7 +77,7 @@ CLASS      BOUND   SLOTS  IN USE    FREE CACHED   MAPPED  LARGER  LEGACY REFUSED
 
 
 def test_once(healthy):
-    """All that there is, in 80 columns."""
+    """All values, in 80 columns."""
     title, *lines = run("--once", "--sysfs", healthy).splitlines()
     title, date, clock, zone = re.split(r" {2,}| (?=\d\d:|UTC)", title)
     then = time.strptime(f"{date} {clock} {zone}", "%Y-%m-%d %H:%M:%S %Z")
@@ -90,7 +90,7 @@ def test_once(healthy):
 
 
 def test_not_a_terminal(healthy):
-    """Into a pipe it is --once."""
+    """If the output is a pipe, the default is --once."""
     assert (
         run("--sysfs", healthy).splitlines()[1:]
         == (run("--once", "--sysfs", healthy).splitlines()[1:])
@@ -171,19 +171,19 @@ WORDS = {
 
 @pytest.mark.parametrize(("changes", "words"), WORDS.values(), ids=WORDS)
 def test_words(tmp_path, changes, words):
-    """What is wrong in words, and what helps: that alone, in one line of a terminal."""
+    """The problem and what helps, in words: nothing else, in one line of a terminal."""
     lines = run("--once", "--sysfs", allocator(tmp_path, changes)).splitlines()
     assert lines[18:] == [words]
 
 
 def test_worst_first(tmp_path):
-    """What is bad comes before what is good to know."""
+    """Problems come before notes that are good to know."""
     changes = {"fallback_larger": 1, "misuse": 1, "leaked_bytes": 1}
     lines = run("--once", "--sysfs", allocator(tmp_path, changes)).splitlines()
     assert [line.split()[1] for line in lines[18:]] == ["B", "wrong", "mappings"]
 
 
-# To programs.
+# Output for programs.
 
 
 def test_json(healthy):
@@ -236,7 +236,7 @@ def test_prom(healthy):
     "name", ["prometheus/cc_swiotlb.rules.yml", "grafana/cc_swiotlb.json"]
 )
 def test_metrics_exist(healthy, name):
-    """What the alerts and the dashboard name is printed."""
+    """The metrics that the alerts and the dashboard name are printed."""
     known = set(_metrics(run("--prom", "--sysfs", healthy)))
     text = (stat_tool.FOLDER / name).read_text()
     if name.endswith(".json"):
@@ -274,7 +274,7 @@ def test_check(tmp_path, changes, status, words):
 
 @pytest.mark.parametrize("name", ["refused", "conversion_failures"])
 def test_check_growing(healthy, name):
-    """What gets worse while it looks is critical, and it says how fast."""
+    """A problem that gets worse meanwhile is critical, and the tool says how fast."""
     write(healthy, {name: 7})
     timer = threading.Timer(0.5, write, [healthy, {name: 10}])
     timer.start()
@@ -283,7 +283,7 @@ def test_check_growing(healthy, name):
     assert re.match(r"CC_SWIOTLB CRITICAL: 10 \((2\.9|3\.0)\d/s\) ", said), said
 
 
-# Of kernels that differ.
+# Kernels that differ.
 
 WAYS = ["--once", "--json", "--prom", "--advise", "--check"]
 
@@ -329,7 +329,7 @@ def test_each_file_may_be_missing(healthy, name):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_off(tmp_path, way):
-    """Off there is only the state, and that is what is said."""
+    """When it is off, there is only the state, and the tool says so."""
     write(tmp_path, {"state": "off"})
     said = run(way, "--interval", "0.1", "--sysfs", tmp_path)
     if way == "--prom":
@@ -456,9 +456,9 @@ def test_agrees_with_the_files():
     ids=["slow", "cap"],
 )
 def test_advice_is_enough(parameters, rounds):
-    """What is advised after a load that fell back is enough for it from then on.
+    """The advice after a load that fell back is enough for it from then on.
 
-    Where the cap hid what the load needs, nobody knows it: each round comes closer.
+    If the cap hid the need of the load, it is unknown: each round comes closer.
     """
     result = _under_load(parameters)
     assert _fell_back(json.loads(result.section("json"))) > 0

@@ -8,7 +8,7 @@ from stat_tool import MIB, UNKNOWN, Terminal, allocator, write, write_log
 
 @pytest.fixture
 def healthy(tmp_path):
-    """A folder of an allocator that is well."""
+    """The folder of a healthy allocator."""
     return allocator(tmp_path / "healthy")
 
 
@@ -17,7 +17,7 @@ SIZES = {"80x24": (80, 24), "120x40": (120, 40), "no size": (0, 0)}
 
 @pytest.mark.parametrize(("width", "height"), SIZES.values(), ids=SIZES)
 def test_live(tmp_path, width, height):
-    """All of it is on the screen and moves; q ends it and restores the terminal."""
+    """All values are on the screen and change; q ends it and restores the terminal."""
     folder = allocator(tmp_path, {"fallback_legacy": 12, "misuse": 1, "refused": 1})
     with Terminal(width, height, "--sysfs", folder, "--interval", "0.2") as terminal:
         write(folder, {"shared_bytes": 134 * MIB, "mapped": 99 * 10**6})
@@ -56,7 +56,7 @@ def test_live_folder_goes(healthy, tmp_path):
 
 
 def test_live_log(tmp_path):
-    """A log is looked at by keys, and plays."""
+    """Keys move through a log, and it can be played."""
     write_log(tmp_path / "log", *({"refused": 11 * n} for n in range(4)))
     options = ("--replay", tmp_path / "log", "--interval", "0.1")
     with Terminal(80, 24, *options) as terminal:
@@ -77,7 +77,7 @@ def test_live_log(tmp_path):
 
 
 def test_no_keyboard(healthy):
-    """Where nobody could press a key it is --once: a service on a console."""
+    """If nobody can press a key, it is --once: a service on a console."""
     with Terminal(80, 24, "--sysfs", healthy, keyboard=False) as terminal:
         assert terminal.end() == (0, "")
         assert "Nothing is wrong." in terminal.raw and "\x1b" not in terminal.raw

@@ -26,18 +26,19 @@ from stat_tool import (
 
 @pytest.fixture
 def healthy(tmp_path):
-    """A folder of an allocator that is well."""
+    """The folder of a healthy allocator."""
     return allocator(tmp_path / "healthy")
 
 
 def test_log(healthy, tmp_path):
-    """A line every interval behind what was there, each whole."""
+    """Each interval a whole line is added after the existing ones."""
     log = tmp_path / "log"
     log.write_text("before\n")
     words = [tool(), "--log", log, "--interval", "0.2", "--sysfs", healthy]
     with subprocess.Popen(words) as process:
         for count in (3, 5):
-            # The machine has no time for it: what it misses is left out.
+            # The tool is stopped, as on a busy machine: samples that it misses are left
+            # out.
             process.send_signal(signal.SIGSTOP)
             time.sleep(1)
             process.send_signal(signal.SIGCONT)
@@ -51,7 +52,7 @@ def test_log(healthy, tmp_path):
     times = [json.loads(line)["time_ms"] for line in lines]
     steps = [after - before for before, after in itertools.pairwise(times)]
     assert all(step > 150 for step in steps), steps
-    # It is no sample that stands in the first line.
+    # The first line is no sample.
     done = subprocess.run(
         [tool(), "--replay", log], capture_output=True, text=True, check=True
     )
@@ -68,7 +69,7 @@ def test_log_fails():
 
 
 def test_replay(tmp_path):
-    """The end of a log, with what changed; each way of showing reads it."""
+    """The end of a log, with the changes; each way of showing reads it."""
     log = tmp_path / "log"
     write_log(log, {}, {"mapped": 12349678, "shared_bytes": 14 * MIB, "refused": 5})
     said = run("--replay", log)
@@ -81,7 +82,7 @@ def test_replay(tmp_path):
 
 
 def test_replay_reboot(tmp_path):
-    """After a reboot counters begin anew: no rates, none that are negative."""
+    """After a reboot counters begin anew: no rates are shown, least of all negative."""
     write_log(tmp_path / "log", {"refused": 2}, {"mapped": 1, "refused": 5})
     said = run("--replay", tmp_path / "log")
     assert "mapped/s          -" in said and "\n5 mappings refused" in said
@@ -134,7 +135,7 @@ ADVICE = {
     ("changes", "slots", "watermark", "most"), ADVICE.values(), ids=ADVICE
 )
 def test_advise(tmp_path, changes, slots, watermark, most):
-    """What would have been enough, in the forms that are needed, and its price."""
+    """The values that would have been enough, in the needed forms; their price."""
     folder = allocator(tmp_path / "folder", changes, c4kB=slots)
     said = run("--advise", "--sysfs", folder)
     assert f"\ncc_swiotlb.watermark={watermark}M cc_swiotlb.max={most}M\n" in said
@@ -150,7 +151,7 @@ def test_advise(tmp_path, changes, slots, watermark, most):
 
 
 def test_advise_is_enough_at_last(tmp_path):
-    """Whoever follows it again and again gets more each time."""
+    """A user who follows it again and again gets more each time."""
     changes, last = FEW | {"watermark_bytes": 64 * MIB}, 64
     for _ in range(4):
         said = run("--advise", "--sysfs", allocator(tmp_path, changes))
@@ -162,7 +163,7 @@ def test_advise_is_enough_at_last(tmp_path):
 
 
 def test_advise_nothing(healthy):
-    """Where nothing fell short, nothing has to change: devices may reach no slot."""
+    """If nothing fell short, nothing has to change: devices may reach no slot."""
     names = ("fallback_unreachable", "fallback_oversize", "fallback_early")
     write(healthy, {"fallback_legacy": 5, names[0]: 2, names[1]: 3, names[2]: 9})
     assert run("--advise", "--sysfs", healthy).startswith("Nothing needs to change: ")
@@ -177,13 +178,13 @@ def test_advise_no_parameter(tmp_path, reason):
 
 
 def test_advise_list(tmp_path):
-    """A total takes the place of a list, and that is said."""
+    """A total takes the place of a list, and the tool says so."""
     folder = allocator(tmp_path, TROUBLE, c4kB={"watermark": 100})
     assert "takes the place of the list" in run("--advise", "--sysfs", folder)
 
 
 def test_advise_log(tmp_path):
-    """A log remembers peaks and reasons of all its time, over a reboot."""
+    """A log keeps the peaks and reasons of all its time, over a reboot."""
     log = tmp_path / "log"
     write_log(log, TROUBLE, FEW | {"peak_bound_bytes": MIB}, {"mapped": 0})
     said = run("--advise", "--replay", log)
@@ -193,7 +194,7 @@ def test_advise_log(tmp_path):
 
 
 def test_advise_garbage(tmp_path):
-    """Numbers that no guest has are no reason to break."""
+    """The tool does not break on numbers that no guest has."""
     largest = dict.fromkeys(HEALTHY, 2**64 - 1) | {"refused_reason": "max"}
     folder = allocator(tmp_path, largest, c4kB=dict.fromkeys(SLOTS, 2**64 - 1))
     for way in ("--once", "--json", "--prom"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What can be said of the sources without running them."""
+"""Checks of the sources that need no run of them."""
 
 import importlib.machinery
 import importlib.util
@@ -30,7 +30,7 @@ def _listed() -> list[Path]:
     )
     names = [name for name in done.stdout.split("\0") if name]
     if done.returncode or not names:
-        # Not a checkout: what is there, but for what tools leave behind.
+        # Not a checkout: all files, except those that tools leave behind.
         names = [
             str(path.relative_to(vm.ROOT))
             for path in vm.ROOT.rglob("*")
@@ -105,7 +105,7 @@ def test_size():
 
 
 def test_no_machine_names():
-    """Nothing of the machine that it was written on."""
+    """No file names a path of the machine that it was written on."""
     bad = []
     for path in FILES:
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -145,10 +145,10 @@ def test_checkpatch(path):
 
 @_each(_of(".patch"))
 def test_checkpatch_patch(path):
-    """So do the integration patches."""
+    """The integration patches pass it as well."""
     words = [str(_tree() / "scripts/checkpatch.pl"), "--strict", "--terse"]
-    # Who signs off, and MAINTAINERS, are matters of a submission; of commits there is
-    # no history here.
+    # Sign-offs and MAINTAINERS are matters of a submission; here is no history in which
+    # commits could be found.
     ignored = "FILE_PATH_CHANGES,MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF,AVOID_EXTERNS"
     ignored += ",UNKNOWN_COMMIT_ID"
     if "trace" in path.name:
@@ -157,7 +157,7 @@ def test_checkpatch_patch(path):
 
 
 def test_patches_are_small():
-    """Small enough to read in one sitting."""
+    """The patches are small enough to read in one sitting."""
     changed = 0
     for path in vm.ROOT.glob("patches/*/*.patch"):
         text = path.read_text(encoding="utf-8")
@@ -195,7 +195,7 @@ def test_rust_is_found():
 
 
 def test_executables():
-    """What starts with an interpreter can be executed, what does not cannot."""
+    """Files that start with an interpreter are executable, and others are not."""
     bad = []
     for path in FILES:
         script = _first(path).startswith("#!")
@@ -204,15 +204,15 @@ def test_executables():
     assert not bad, bad
 
 
-# Of the code that the kernel runs: lines of Rust, of a Rust source with its tests, and
-# of the C glue. They only shrink, unless a fault is mended. What bounces has 3,232 and
-# 328 of them; the others came with what is lent.
+# Limits for the code that the kernel runs: lines of Rust, of a Rust source with its
+# tests, and of the C glue. They only shrink, unless a fault is mended. Bouncing has
+# 3,232 and 328 of the lines; the others came with lent memory.
 RUST_LOGIC = 3657
 RUST_FILE = 400
 C_GLUE = 431
 
-# Which folder may use which; `crate` stands for what cc_swiotlb.rs defines itself. A
-# mapping goes down through pool/ and never meets kccd/.
+# Which folder may use which; `crate` stands for the items that cc_swiotlb.rs defines
+# itself. A mapping goes down through pool/ and never meets kccd/.
 LAYERS = {
     "pool": {"crate", "glue", "params", "trace"},
     "kccd": {"glue", "params", "pool", "trace"},
@@ -220,7 +220,8 @@ LAYERS = {
     "params": {"glue", "kccd", "pool"},
     "trace": {"glue", "pool"},
 }
-# What params/ knows of kccd/: what a value means, and nothing that acts on it.
+# The items of kccd/ that params/ knows: they say what a value means, and do not act on
+# it.
 PARAMS_OF_KCCD = {"watermark", "Idle"}
 
 
@@ -236,7 +237,7 @@ def _count_logic():
 
 
 def test_logic_is_counted(tmp_path):
-    """The count knows what logic is and what is not."""
+    """The count tells logic from everything else."""
     (tmp_path / "pool" / "x").mkdir(parents=True)
     (tmp_path / "glue").mkdir()
     (tmp_path / "cc_swiotlb.rs").write_text(
@@ -277,7 +278,7 @@ fn h() {}
 
 
 def test_logic_is_small():
-    """Small enough to be reviewed."""
+    """The logic is small enough to be reviewed."""
     found = _count_logic().rust_logic(vm.ROOT)
     assert len(found) > 20
     lines = sum(found.values())
@@ -314,7 +315,7 @@ def _paths(prefix: str, body: str) -> set[str]:
 
 
 def _crate_paths(path: Path) -> set[str]:
-    """What a source uses of the crate, tests aside, from the crate's top on."""
+    """The paths of the crate that a source uses outside of tests, from the top on."""
     logic = _count_logic()
     text, _ = logic.without_tests(logic.plain(path.read_text(encoding="utf-8")))
     found = set()
@@ -330,7 +331,7 @@ def _crate_paths(path: Path) -> set[str]:
 
 
 def test_pool_knows_nothing_of_kccd():
-    """Nor do its tests."""
+    """The tests of pool/ do not use kccd/ either."""
     bad = [
         _name(path)
         for path in _of(".rs")
@@ -342,7 +343,7 @@ def test_pool_knows_nothing_of_kccd():
 
 @pytest.mark.parametrize("folder", LAYERS)
 def test_layers(folder):
-    """A folder uses what is below it: what happens in one is not spread over two."""
+    """A folder uses only what is below it: its work is not spread over two."""
     sources = [
         path
         for path in _count_logic().rust_logic(vm.ROOT)

@@ -8,7 +8,7 @@ import vm
 FOLDER = "/sys/kernel/mm/cc_swiotlb"
 ABI = vm.ROOT / "Documentation/ABI/testing/sysfs-kernel-mm-cc_swiotlb"
 TRACING = "/sys/kernel/tracing"
-# What changes by itself between two looks.
+# Values that change by themselves between two looks.
 LIVELY = ("free", "cached", "in_use", "in_use_bytes", "mapped", "unmapped")
 LIVELY += ("bound_bytes", "unbound_bytes")
 
@@ -122,13 +122,13 @@ def test_each_file_is_documented():
 
 
 def test_off():
-    """Where it serves nothing there is its state alone."""
+    """If it serves nothing, there is only its state."""
     result = vm.run(_show_all("off"), "--swiotlb", "legacy", "--blk", "0", timeout=60)
     assert result.section("off").strip() == "state: off"
 
 
 def test_not_started():
-    """Where it cannot start it says why, and is off."""
+    """If it cannot start, it says why, and is off."""
     result = vm.run(
         _show_all("off"),
         *("--guest", "plain", "--swiotlb", "cc", "--nvme", "0", "--blk", "0"),
@@ -142,7 +142,7 @@ def test_not_started():
 
 
 def test_reason_of_a_refusal():
-    """What was refused last, and why."""
+    """The reason of the last refusal is shown."""
     result = vm.run(
         f"""
 {vm.wait_ready()}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Torture: everything at once, for a while, and the sums afterwards.
 
-What is checked is seen to fail as well: by the module, and by the script that
-runs it in the guest.
+Each check is also seen to fail: those of the module, and those of the script that runs
+it in the guest.
 """
 
 import re
@@ -22,7 +22,7 @@ VARIANTS = {
 }
 PARAMETERS = {"zero": "zero=1"}
 
-# What the module imitates, and what it has to say of it.
+# Faults that the module imitates, and its message about each.
 FAULTS = {
     "unbounced": "is not bounced",
     "align": "does not keep min_align_mask",
@@ -56,7 +56,7 @@ FAULTS = {
     "lent": "lent: shared: byte",
 }
 
-# What the module does without noticing, and what the script has to say of it.
+# Faults that the module does not notice, and the script's message about each.
 SCRIPT_FAULTS = {
     "leak": "FAILED: in use: ",
     "twice": "FAILED: misuse: ",
@@ -68,10 +68,10 @@ SCRIPT_FAULTS = {
 # On a busy host a CPU's delay loop may never be calibrated.
 CPUS = ("--cpus", "4", "--append", "lpj=20000000")
 
-# How many there are at least in the debug kernel.
+# The least number of operations in the debug kernel.
 OPERATIONS = 50000
 
-# What is injected while it runs.
+# Faults that are injected while it runs.
 INJECTED = ("share", "both", "unshare", "block", "page", "slab", "idle", "cap")
 
 
@@ -88,12 +88,12 @@ def _require_passed(result: vm.Result) -> None:
 
 
 def _fragments(variant: str) -> bool:
-    """Whether memory is fragmented: swiotlb complains when it cannot grow for that."""
+    """Whether memory is fragmented: swiotlb complains if that keeps it from growing."""
     return not variant.endswith("legacy")
 
 
 def _left_out(variant: str) -> list[str]:
-    """What the module cannot do there."""
+    """The counters of things that the module cannot do there."""
     left_out = [] if _fragments(variant) else ["fragmented"]
     if variant not in ("coco-cc", "zero"):
         left_out.append("lent_mapped")
@@ -101,7 +101,7 @@ def _left_out(variant: str) -> list[str]:
 
 
 def _require_all_kinds(result: vm.Result, *left_out: str) -> None:
-    """Nothing that the module can do has been left out, but for what is named."""
+    """The module has done everything that it can do, except for the named things."""
     counts = _counts(result.stdout)
     never = [name for name, count in counts.items() if not count]
     assert len(counts) > 15, result.tail()
@@ -164,7 +164,7 @@ class TestDebug:
         _require_passed(result)
 
     def test_all_kinds(self, debug_torture_module, capsys):
-        """The module has done all that it can do."""
+        """The module has done everything that it can do."""
         result = _run_debug(debug_torture_module)
         _require_all_kinds(result)
         counts = _counts(result.stdout)
@@ -188,7 +188,7 @@ class TestDebug:
         assert said and int(said.group(1)) > 10, result.tail()
 
     def test_memory_hotplug(self, debug_torture_module):
-        """Memory came in the middle of it."""
+        """Memory was added in the middle of it."""
         result = _run_debug(debug_torture_module)
         said = re.search(r"memory: (\d+) MiB, then (\d+) MiB", result.stdout)
         assert said and int(said[2]) == int(said[1]) + 256, result.tail()
@@ -201,7 +201,7 @@ class TestDebug:
 
 @vm.once
 def _faults(module) -> dict[str, str]:
-    """What the kernel log says of each fault: one guest for all."""
+    """The kernel log of each fault: one guest for all."""
     commands = [
         f"""
 echo 'fault {fault}' >/dev/kmsg
@@ -209,7 +209,8 @@ insmod /host/{module.name} fault={fault} seconds={seconds} cycle=1000 hold=1 sto
 while grep -q running {STATS}; do sleep 0.05; done
 rmmod cc_swiotlb_torture
 """
-        # It ends when it is found. That something is refused may take long on a busy machine.
+        # A run ends when its fault is found. On a busy machine it may take long until a
+        # mapping is refused.
         for fault, seconds in [("none", 4), *((fault, 30) for fault in FAULTS)]
     ]
     result = vm.run(
@@ -265,7 +266,7 @@ def test_script_finds(fault, torture_module):
 
 
 def test_script_finds_a_failure(debug_torture_module):
-    """Conversions that fail, and of which the script knows nothing."""
+    """The script finds conversions that fail without its knowledge."""
     functions = "/sys/kernel/debug/fail_function"
     more = "/sys/module/cc_swiotlb_torture/parameters/more"
     result = vm.run(

@@ -87,7 +87,7 @@ def test_pairs():
 
 
 def test_bounce_address():
-    """It is where the device's address leads, without the shared bit."""
+    """The bounce address is where the device's leads, without the shared bit."""
     for kind, _, _, address, size, _, _, bounce in _events():
         if kind == "unbounced":
             low = int(address, 16) & (1 << 36) - 1

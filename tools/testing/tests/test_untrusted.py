@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The untrusted host: block devices that have the shared memory and nothing else.
 
-It reports all that it is shown outside of it, and ccvm fails then.
+It reports everything that it is shown outside of that memory, and ccvm fails then.
 """
 
 import json
@@ -25,7 +25,7 @@ REGIONS = [[machine.SHARED_BIT, MEMORY]]
 
 
 def reports(result: vm.Result) -> list[dict]:
-    """What each device said at its end."""
+    """The report of each device at its end."""
     found = re.findall(r"^ccvm: vhost-blk \d+: (\{.*\})$", result.stderr, re.M)
     assert found, result.tail()
     return [json.loads(line) for line in found]
@@ -37,7 +37,7 @@ def reports(result: vm.Result) -> list[dict]:
     ids=["clippy", "test"],
 )
 def test_sources(command, tmp_path):
-    """clippy has nothing to say, and what is outside is found in each place."""
+    """clippy has no complaints, and bad addresses are found in each place."""
     sources = shutil.copytree(SOURCES, tmp_path / "sources")
     cache = f"{os.environ['CC_SWIOTLB_CACHE']}/rust/untrusted-host"
     settings = {"CARGO_HOME": f"{cache}/cargo", "CARGO_TARGET_DIR": f"{cache}/target"}
@@ -85,13 +85,13 @@ def test_honest():
 
 
 def test_all_is_bounced():
-    """What the devices moved is what was copied, and little else."""
+    """The bytes that the devices moved were copied, and little else was."""
     result = _honest()
     found = reports(result)
     moved = sum(each["written_bytes"] + each["read_bytes"] for each in found)
     requests = sum(each["requests"] for each in found)
-    # What counts is slots: twice the payload at most, and small ones for header, table
-    # of descriptors and status. The first requests came before the pool was there.
+    # Slots are counted: twice the payload at most, and small ones for header, table of
+    # descriptors and status. The first requests came before the pool was there.
     slots = result.count("mapped_bytes")
     assert moved - MIB <= slots <= 2 * moved + 3 * 2048 * requests, (moved, slots)
     assert result.count("mapped") - result.count("unmapped") == 0
@@ -112,7 +112,7 @@ def test_outside_is_reported():
 
 
 def test_what_cannot_be():
-    """A guest without shared memory, a mode that there is not."""
+    """A guest without shared memory and a mode that does not exist are refused."""
     for options, words in (
         (("--guest", "plain"), "only a confidential guest has memory for it"),
         (("--vhost-mode", "friendly"), "invalid value 'friendly'"),
@@ -135,7 +135,7 @@ ANYWHERE = ("early", "scribble-all", "fill-all")
 STREAMS = ("late", "length", "change", "short", "status", "scribble", "early")
 HELD = 8
 
-# Shell functions: kccd grows, gives back, and is refused, until there is no such file.
+# Shell functions: kccd grows, gives back, and is refused, until the file is gone.
 REFUSED = f"""
 under_way=/tmp/under-way
 come_and_go() {{
@@ -154,7 +154,7 @@ come_and_go() {{
 	echo 0 >$refuse
 }}
 """
-# What mainline says, once, of a conversion that fails.
+# The message of mainline, once, about a conversion that fails.
 MAINLINE = "WARNING: at __set_memory_enc"
 
 
@@ -236,7 +236,7 @@ class TestHostile:
     """Under KASAN, lockdep, UBSAN, DMA_API_DEBUG."""
 
     def test_nothing_is_reported(self, hostile):
-        """But that a conversion was refused, by mainline, which says it once."""
+        """Nothing but a refused conversion, about which mainline warns once."""
         refused = len(vm.lines(hostile.console, MAINLINE))
         assert refused == ("honest" in hostile.events)
         found = vm.lines(hostile.console, COMPLAINT.pattern)
@@ -245,7 +245,7 @@ class TestHostile:
         assert len(others) <= refused
 
     def test_honest_disks_lose_nothing(self, hostile):
-        """Neither a byte nor a request; nor do disks that are merely odd."""
+        """Honest disks lose neither a byte nor a request, nor do merely odd ones."""
         assert "hostile: 0" in hostile.stdout, hostile.tail()
         rounds = re.findall(r"^verified: \w+ (\d+)$", hostile.stdout, re.M)
         assert len(rounds) == (5 if "honest" in hostile.events else 1)
@@ -258,7 +258,7 @@ class TestHostile:
             for key in ("in_use_bytes", "lent_bytes")
         )
         assert in_use == 0
-        # Of drivers' pools for their lists, which do not shrink.
+        # The pools of drivers for their lists do not shrink.
         assert abs(lent) <= 64 << 10
         held = [
             hostile.count("mapped", name) - hostile.count("unmapped", name)
@@ -282,7 +282,7 @@ class TestHostile:
         assert hostile.count("bad_frees", "emulation") == 0
 
     def test_nothing_outside(self, hostile):
-        """Whatever a device does, it is not shown more."""
+        """Whatever a device does, it is not shown anything outside shared memory."""
         for mode, report in hostile.events.items():
             assert report["outside"] == 0, (mode, report)
             assert report["regions"] == REGIONS
@@ -305,7 +305,7 @@ class TestHostile:
 
 
 def test_held_requests_are_held(seconds):
-    """Their mappings are the only ones that are left, the same number for each."""
+    """The mappings of held requests are the only ones left, the same for each."""
     result = _shown_only(seconds)
     left = result.count("mapped") - result.count("unmapped")
     # Header, payload, status, and the table of descriptors, unless that is lent.
@@ -313,7 +313,7 @@ def test_held_requests_are_held(seconds):
 
 
 def test_hostile_events(seconds):
-    """There were many of them."""
+    """There were many hostile events."""
     counts = {
         mode: report["hostile_events"]
         for run in (_shown_only, _anywhere)
@@ -342,7 +342,7 @@ done
 
 
 def test_driver_knows_its_chains():
-    """virtio_ring looks in its own memory where a chain ends, not in the device's."""
+    """virtio_ring finds the end of a chain in its own memory, not in the device's."""
     result = vm.run(
         f"""
 dd if=/dev/vda of=/dev/null bs=4k count=64 iflag=direct skip=140000 2>/dev/null

@@ -14,7 +14,7 @@ IO = str(vm.TESTING / "workload")
 REQUESTS = 500
 DRIVER = "/sys/bus/virtio/drivers/virtio_blk"
 FAIL = "/sys/kernel/debug/fail_function"
-# Bytes that a request has in a queue, of its headers and of its table.
+# Bytes of a request in a queue: its headers and its table.
 REQUEST_BYTES = 64 + 128
 
 # The same disk, and the layouts that its queue can have.
@@ -83,17 +83,17 @@ class TestRequest:
     """With either layout of a queue."""
 
     def test_maps_once(self, layout):
-        """Its data, and nothing else."""
+        """A request maps its data, and nothing else."""
         result = _disk(*LAYOUTS[layout])
         assert f"packed: {int(layout == 'packed')}" in result.stdout, result.tail()
         assert _counted(result, "blk") == [1, 1]
 
     def test_control(self, layout):
-        """Where nothing is lent to drivers: header, data, status and table."""
+        """If nothing is lent to drivers, it maps header, data, status and table."""
         assert _counted(_disk(*LAYOUTS[layout], *FORCE), "blk") == [4, 4]
 
     def test_verified(self, layout):
-        """What is written comes back, with it and without."""
+        """Written data comes back, with lent memory and without."""
         for options in ((), FORCE):
             result = _disk(*LAYOUTS[layout], *options)
             assert "io: 0" in result.stdout, result.tail()
@@ -101,7 +101,7 @@ class TestRequest:
                 assert result.count(key) == 0, key
 
     def test_all_comes_back(self, layout):
-        """What was lent to a driver that is gone is lent to nobody."""
+        """Memory that was lent to a driver comes back when the driver is gone."""
         lent = {}
         for name, options in (("lent", ()), ("bounced", FORCE)):
             result = _disk(*LAYOUTS[layout], *options)
@@ -115,7 +115,7 @@ class TestRequest:
 
 
 def test_scsi_maps_no_table():
-    """Other virtio drivers gain by the table alone: one mapping of four."""
+    """Other virtio drivers save only the mapping of the table: one of four."""
 
     def counted(*options: str) -> list[float]:
         result = vm.run(
@@ -152,7 +152,7 @@ echo "mapped: $(($(mapped) - before))"
 
 
 def test_errors_are_seen():
-    """The device's status is what counts: no error is missed, no other is made."""
+    """The status of the device counts: no error is missed, and none is added."""
     reads = "\n".join(
         f"dd if=/dev/vda of=/dev/null bs=512 count=1 skip={sector} iflag=direct "
         f"2>/dev/null; echo 'read {sector}: '$?"
@@ -172,7 +172,7 @@ def test_errors_are_seen():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_short_of_memory(layout):
-    """A request that cannot be mapped is tried again: it is no error of the disk's."""
+    """A request that cannot be mapped is tried again: it is no error of the disk."""
     result = vm.run(
         f"""
 {vm.wait_ready()}
@@ -263,10 +263,10 @@ END { print "instructions " op ": " mode(added) " " mode(taken) }
 
 @vm.once
 def _instructions(*options: str) -> dict[str, int]:
-    """For a read and a write of 4 KiB: to add the request and to take it back.
+    """Instructions to add and to take back a request, for a read and a write of 4 KiB.
 
-    In the round that took the fewest: all requests of a round can take some more, by what
-    the timers of the idle CPU are about.
+    They are those of the round with the fewest: all requests of a round can take some
+    more, depending on the timers of the idle CPU.
     """
     enable = "; ".join(f"echo $1 >events/{event}/enable" for event in EVENTS)
     dd = f"dd bs=4k count={REQUESTS}"
@@ -300,7 +300,7 @@ done
 
 
 def test_fewer_instructions(capsys):
-    """What a request takes in the kernel, from its issue to its completion."""
+    """With lent memory a request takes fewer instructions from issue to completion."""
     lent, bounced = _instructions(), _instructions(*FORCE)
     with capsys.disabled():
         for op, count in lent.items():

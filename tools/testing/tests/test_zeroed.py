@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """A chunk is zeroed before and after each conversion: four times, each for a reason.
 
-The emulation leaves a pattern in what it converts, as a conversion on SEV-SNP leaves
-anything, and counts what the pages held before.
+The emulation leaves a pattern in the memory that it converts, as a conversion on
+SEV-SNP may leave anything, and counts what the pages held before.
 """
 
 import pytest
@@ -16,7 +16,7 @@ PAGE = 4096
 SMALL, LARGE = "16M", "96M"
 LARGE_BYTES = 96 << 20
 IDLE_MS = 300
-# Most of what is free.
+# Most of the free memory.
 OLD_BYTES = 300 << 20
 
 
@@ -72,7 +72,7 @@ def test_chunks_came_and_went(run):
 
 
 def test_before_sharing(run):
-    """What the pages held before is gone before the host can look."""
+    """The old content of the pages is gone before the host can look."""
     result, _ = run
     assert result.count("dirty_shares", "emulation") == 0
 
@@ -84,12 +84,12 @@ def test_after_sharing(run):
 
 
 def test_before_giving_back(run):
-    """What was bounced is gone before the pages change hands."""
+    """Bounced data is gone before the pages change hands."""
     result, _ = run
     assert result.count("dirty_unshares", "emulation") == 0
 
 
 def test_after_giving_back(run):
-    """Whoever gets the pages next does not find what the conversion left."""
+    """The next user of the pages does not find what the conversion left."""
     result, _ = run
     assert result.count("dirty_frees", "emulation") == 0

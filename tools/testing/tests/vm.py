@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs commands in test guests through ccvm, and keeps what they said."""
+"""Runs commands in test guests through ccvm, and keeps their output."""
 
 import dataclasses
 import functools
@@ -24,8 +24,8 @@ CLASSES = "/sys/kernel/debug/cc_swiotlb/classes"
 NODES = "/sys/kernel/debug/cc_swiotlb/nodes"
 DRAIN = "/sys/kernel/debug/cc_swiotlb/drain"
 PARAMETERS = "/sys/module/cc_swiotlb/parameters"
-# What a file system writes back at once, into 256 requests that are mapped under a
-# lock.  The counters show that nothing is lost; test_burst.py is about what is short.
+# The data that a file system writes back at once, in 256 requests that are mapped under
+# a lock.  The counters show that nothing is lost; test_burst.py is about shortage.
 WRITE_BACK = "128M"
 # What the emulated host did, see ccvm.rst.
 EMULATION = "/sys/kernel/debug/cc_emul/stats"
@@ -35,7 +35,7 @@ PATIENCE = 2
 
 @dataclasses.dataclass
 class Result:
-    """What a guest left behind."""
+    """The output of a guest."""
 
     status: int
     stdout: str
@@ -101,7 +101,7 @@ class Result:
         }
 
     def ready_bytes(self, name: str = "nodes") -> int:
-        """What all nodes have ready, in such a section."""
+        """The bytes that all nodes have ready, in such a section."""
         return sum(row["ready_bytes"] for row in self.nodes(name).values())
 
 
@@ -185,7 +185,7 @@ def counters() -> str:
 def settle() -> str:
     """A shell command that waits until no memory is on its way out of the pool.
 
-    From when a chunk has left until it is private it is in neither number.
+    Between leaving the pool and becoming private, a chunk is in neither number.
     """
     return (
         "for i in $(seq 50); do awk '{ is[$1] = $2 } END { exit"
@@ -220,7 +220,7 @@ def lines(text: str, pattern: str) -> list[str]:
 
 
 def make_arguments(flavour: str = "guest") -> list[str]:
-    """What to give make so that it uses the kernel's toolchain."""
+    """The arguments by which make uses the kernel's toolchain."""
     done = subprocess.run(
         [CCVM, "make-args", "--flavour", flavour],
         capture_output=True,

@@ -20,7 +20,7 @@ static struct rb_root tt_live = RB_ROOT;
 /* Protects tt_live. Taken in any context but NMI. */
 static DEFINE_SPINLOCK(tt_live_lock);
 
-/* Puts a mapping into the tree, or returns one that is in its place. */
+/* Puts a mapping into the tree, or returns one that it overlaps. */
 static struct tt_map *tt_live_insert(struct tt_map *m)
 {
 	struct rb_node **link = &tt_live.rb_node, *parent = NULL;

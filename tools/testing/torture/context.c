@@ -13,7 +13,7 @@
 
 #include "torture.h"
 
-/* What runs in the other context. */
+/* A function that runs in the other context. */
 struct tt_call {
 	void (*run)(struct tt_map *m);
 	struct tt_map *m;
@@ -43,7 +43,7 @@ static long tt_call_task(void *data)
 	return 0;
 }
 
-/* Interprocessor interrupts are no place for drivers; what this queues is. */
+/* Drivers do not run in an IPI; they do in the irq_work that this queues. */
 static void tt_call_ipi(void *data)
 {
 	struct tt_call *call = data;
@@ -81,7 +81,7 @@ static void tt_with_irqs_off(struct tt_call *call)
 	local_irq_restore(flags);
 }
 
-/* A random CPU that is online and not this one, or -1. */
+/* Returns a random CPU that is online and not this one, or -1. */
 static int tt_other_cpu(struct rnd_state *rnd)
 {
 	int this = raw_smp_processor_id();
@@ -104,7 +104,7 @@ static void tt_run_remote(enum tt_context context, struct rnd_state *rnd,
 {
 	int cpu;
 
-	/* It must not go away meanwhile. */
+	/* The CPU must not go away meanwhile. */
 	cpus_read_lock();
 	cpu = tt_other_cpu(rnd);
 	if (cpu < 0)
@@ -121,7 +121,7 @@ static void tt_run_remote(enum tt_context context, struct rnd_state *rnd,
 		tt_count(TT_IN_TASK + context);
 }
 
-/* A context: usually the thread itself, irq= percent others. */
+/* Chooses a context: usually the thread itself, others in irq= percent. */
 enum tt_context tt_some_context(struct rnd_state *rnd)
 {
 	if (tt_below(rnd, 100) >= tt_irq)

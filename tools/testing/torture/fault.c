@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a broken implementation would do, so that each check is seen to fail.
+ * Imitates a broken implementation, so that each check is seen to fail.
  */
 
 #include <linux/dma-direct.h>
@@ -69,7 +69,7 @@ dma_addr_t tt_fault_mapped(struct tt_map *m)
 	case TT_FAULT_PAGE:
 		return m->dma ^ (dma_get_min_align_mask(m->dev) ? 0 : 256);
 	case TT_FAULT_BOUNDARY:
-		/* Not so that another rule is broken as well. */
+		/* Break no other rule as well. */
 		if (m->size > 1 && m->size < PAGE_SIZE &&
 		    dma_get_seg_boundary(m->dev) < SZ_1M)
 			return m->dma | dma_get_seg_boundary(m->dev);
@@ -153,7 +153,7 @@ bool tt_fault_keep(const struct tt_map *m)
 		return false;
 	if (m->dir != DMA_TO_DEVICE || test_and_set_bit(0, &kept))
 		return false;
-	/* As if it had never been noted that it is undone. */
+	/* As if the unmap had never been counted. */
 	if (tt_fault == TT_FAULT_LOST)
 		this_cpu_dec(tt_counts[TT_UNMAPS]);
 	return true;

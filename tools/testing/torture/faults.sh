@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh
 #
-# Injection of faults for the script run, by the kernel's own framework: conversions fail,
-# memory is short, kccd does not get to run, the cap is reached. One after the
-# other, as the framework has one set of numbers for all functions.
+# Fault injection for the script run, with the kernel's own framework: conversions fail,
+# memory is short, kccd does not get to run, the cap is reached. The faults come one
+# after the other, as the framework has one set of numbers for all functions.
 
 functions=/sys/kernel/debug/fail_function
 parameters=/sys/module/cc_swiotlb/parameters
@@ -34,8 +34,8 @@ say_faults()
 	say "injected:$text"
 }
 
-# Wants that many bytes, or two chunks more than there are now, so that kccd has to
-# convert.
+# Sets the watermark to so many bytes, or to two chunks more than are shared now, so
+# that kccd has to convert memory.
 want_more()
 {
 	kept_watermark=$(cat $parameters/watermark)
@@ -69,7 +69,7 @@ no_more_failures()
 	injected=$((budget - $(cat $functions/times)))
 }
 
-# Waits until all that was to fail has failed, three seconds at most.
+# Waits until all calls that should fail have failed, three seconds at most.
 while_it_fails()
 {
 	for _ in $(seq 15); do
@@ -78,14 +78,14 @@ while_it_fails()
 	done
 }
 
-# Sets "leaked" to what was lost since the last call.
+# Sets "leaked" to the bytes that were lost since the last call.
 note_leaked()
 {
 	leaked=$(($(counter leaked_bytes) - ${leaked_so_far:-0}))
 	leaked_so_far=$(counter leaked_bytes)
 }
 
-# What fails is made good, and no memory is lost.
+# Requires that no memory is lost: a failed call is made good.
 require_no_loss()
 {
 	note_leaked
@@ -104,8 +104,8 @@ conversions()
 	require_no_loss cc_swiotlb_share share
 }
 
-# There is more than is wanted: what idles shall become private again.
-# conversions_back COUNT NAME...
+# conversions_back COUNT NAME...: shares more than is wanted, so that the idle memory
+# becomes private again, while the next COUNT calls of these functions fail.
 conversions_back()
 {
 	want_more
@@ -116,15 +116,15 @@ conversions_back()
 	no_more_failures
 }
 
-# What can neither be made private nor be shared is kept. If kccd has to share
-# memory at this moment, it may be that alone which fails.
+# Memory that can neither be made private nor be shared is kept. If kccd has to share
+# memory at this moment, that may be all that fails.
 both()
 {
 	conversions_back 2 cc_swiotlb_unshare cc_swiotlb_share
 	require_no_loss "cc_swiotlb_unshare and cc_swiotlb_share" both
 }
 
-# allocations KIND FOLDER: kccd's allocations fail, half of them.
+# allocations KIND FOLDER: half of kccd's allocations fail.
 allocations()
 {
 	budget=20
@@ -135,8 +135,8 @@ allocations()
 	echo "$budget" >"$2/times"
 	echo 1 >"/proc/$kccd/make-it-fail"
 	echo 50 >"$2/probability"
-	# More than there ever was: what has been described once is described for good.
-	# In a long run the cap ends this.
+	# Ask for more than there ever was: the descriptions of chunks are kept for
+	# good, and only new ones are allocated. In a long run the cap ends this.
 	want_more $(($(counter peak_shared_bytes) + 16777216))
 	while_it_fails "$2"
 	echo 0 >"$2/probability"
@@ -145,7 +145,7 @@ allocations()
 	want_as_before
 }
 
-# No memory for seconds.
+# kccd gets no memory for two seconds.
 starve()
 {
 	fail_function 1000000 cc_swiotlb_alloc_block
@@ -156,7 +156,7 @@ starve()
 	add block $injected
 }
 
-# kccd gets what others leave, on one CPU.
+# kccd gets only the time that others leave, on one CPU.
 idle()
 {
 	renice 19 -p "$kccd" >/dev/null
@@ -180,7 +180,7 @@ cap()
 	add cap 1
 }
 
-# The next fault of the round.
+# Injects the next fault of the round.
 next_fault()
 {
 	turn=$((turn % 8 + 1))

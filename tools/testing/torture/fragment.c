@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A thread that fragments memory: for a while all that is free are single
- * pages, none beside another one, so that no larger block can be allocated,
- * and then all of it is free again.
+ * A thread that fragments memory: for a while only single pages are free, none
+ * beside another one, so that no larger block can be allocated, and then all of
+ * the memory is free again.
  */
 
 #include <linux/gfp.h>

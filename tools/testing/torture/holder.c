@@ -12,7 +12,7 @@
 
 #define TT_HELD_BYTES	SZ_64K
 
-/* A box has one mapping at most; it belongs to whoever takes it out. */
+/* A box has one mapping at most, which belongs to the thread that takes it. */
 static struct tt_map *tt_boxes[TT_BOXES];
 
 /**

@@ -14,10 +14,10 @@
 #include "torture.h"
 
 #define TT_LENT_BYTES	SZ_512K
-/* What the mappings of it have at most: other memory is bounced. */
+/* The largest mapping of lent memory, since other memory is bounced. */
 #define TT_LENT_MAPPED_BYTES	SZ_64K
 
-/* As boxes of mappings, in holder.c. */
+/* Like the boxes of mappings in holder.c. */
 static struct tt_map *tt_lent_boxes[TT_BOXES];
 
 static void tt_do_lend(struct tt_map *m)
@@ -67,8 +67,8 @@ static struct tt_map *tt_lent_new(struct tt_thread *t)
 }
 
 /*
- * Maps a part of it, as the block layer would. True if that was not bounced:
- * then it is lent, and nothing about it has to sleep.
+ * Maps a part of the memory, as the block layer would. Returns true if it was
+ * not bounced: then it is lent, and no operation on it has to sleep.
  */
 static bool tt_lent_map(struct tt_thread *t, struct tt_map *m)
 {
@@ -106,7 +106,7 @@ static void tt_lent_end(struct tt_thread *t, struct tt_map *m)
 		m->shared[m->size / 2] ^= 0xff;
 	tt_check_shared(m, "lent");
 	tt_live_remove(m);
-	/* What has to be converted to be freed cannot be freed anywhere. */
+	/* Memory that is converted to be freed cannot be freed anywhere. */
 	m->context = is_lent ? tt_some_context(&t->rnd) : TT_TASK;
 	if (tt_fault != TT_FAULT_KEPT)
 		tt_run_in(m->context, &t->rnd, tt_do_free, m);

@@ -43,7 +43,7 @@ enum dma_data_direction tt_direction(struct rnd_state *rnd)
 	return directions[tt_below(rnd, ARRAY_SIZE(directions))];
 }
 
-/* An offset into a page, the remarkable ones half of the time. */
+/* An offset into a page, an edge case half of the time. */
 static u32 tt_offset(struct rnd_state *rnd)
 {
 	static const u32 edges[] = { 0, 0, 0, 1, 511, 512, 2048, 4095 };
@@ -273,7 +273,7 @@ static void tt_write(struct tt_map *m, struct rnd_state *rnd,
 	*side = next;
 }
 
-/* The device writes, which one that only reads could do as well. */
+/* The device writes, as even one that is meant only to read could do. */
 void tt_device_writes(struct tt_map *m, struct rnd_state *rnd)
 {
 	tt_write(m, rnd, &m->bounce, m->shared);

@@ -4,8 +4,9 @@
  *
  * All contents come from one table of random bytes. A buffer is a row of
  * segments, and byte i of a segment with position p is byte p + i of the table.
- * i counts from the start of the buffer, not of the segment: what is copied from
- * a mapping's one side to the other keeps its place, and so its description.
+ * i counts from the start of the buffer, not of the segment: data that is
+ * copied from one side of a mapping to the other keeps its place, and so its
+ * description.
  */
 
 #include <linux/minmax.h>
@@ -43,7 +44,7 @@ const u8 *tt_pattern(u32 pos)
 	return tt_table + TT_GUARD + pos;
 }
 
-/* All of the buffer is from one position. */
+/* Describes a buffer whose bytes are all from one position. */
 void tt_side_init(struct tt_side *side, u32 pos)
 {
 	side->n = 1;
@@ -56,7 +57,7 @@ static u32 tt_side_end(const struct tt_side *side, unsigned int i)
 	return i + 1 < side->n ? side->seg[i + 1].start : U32_MAX;
 }
 
-/* Appends what @from has between two bytes. False if there is no room. */
+/* Appends the part of @from between two bytes. False if there is no room. */
 static bool tt_side_append(struct tt_side *side, const struct tt_side *from,
 			   u32 start, u32 end)
 {

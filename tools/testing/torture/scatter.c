@@ -11,7 +11,7 @@
 #include "torture.h"
 
 #define TT_ENTRIES	12
-/* Any kind of device takes that. */
+/* Any kind of device takes an entry of this size. */
 #define TT_ENTRY_BYTES	SZ_64K
 
 struct tt_entries {
@@ -32,7 +32,7 @@ static bool tt_entries_init(struct tt_entries *list, struct tt_thread *t,
 
 		if (!m)
 			return false;
-		/* Attributes are the list's, not an entry's. */
+		/* Attributes belong to the list, not to an entry. */
 		m->unmap_attrs = 0;
 		m->context = TT_TASK;
 		list->maps[list->n] = m;
@@ -109,7 +109,7 @@ static void tt_entries_use(struct tt_entries *list, struct tt_thread *t,
 	mapped = dma_map_sg_attrs(dev, list->sgl, list->n, dir,
 				  DMA_ATTR_NO_WARN);
 	if (!mapped) {
-		/* One entry was; those before it were made, and undone. */
+		/* One was refused; those before it were made and undone. */
 		tt_count(TT_REFUSED);
 		for (i = 0; i < list->n; i++)
 			tt_check_original(list->maps[i], "list refused");

@@ -2,9 +2,9 @@
 /*
  * Storms: as many mappings at a time as possible, then none.
  *
- * All are of one buffer of the thread's, which the device may only read: such
- * mappings may overlap. What the device writes all the same has to stay where
- * it is.
+ * All are mappings of one buffer of the thread, which the device may only read:
+ * such mappings may overlap. If the device writes all the same, the data has to
+ * stay where it is.
  */
 
 #include <linux/gfp.h>
@@ -89,7 +89,7 @@ static void tt_storm_end(struct tt_thread *t, unsigned int n)
  * tt_storm() - make as many mappings as possible, then undo them
  * @t: thread
  *
- * Sizes are up to that of one class, another one each time.
+ * Sizes go up to that of one class, another one each time.
  *
  * Context: may sleep.
  */

@@ -34,8 +34,8 @@ bool tt_thread_goes_on(void)
  * tt_thread_move() - go to another CPU
  * @t: thread, the calling one
  *
- * A thread is not bound to its CPU as others are that belong to one: when the
- * CPU goes away, the thread runs elsewhere.
+ * The thread is not bound to its CPU like the threads that belong to a CPU:
+ * when the CPU goes away, the thread runs elsewhere.
  *
  * Context: may sleep.
  */
@@ -48,7 +48,7 @@ void tt_thread_move(struct tt_thread *t)
 		if (!n--)
 			break;
 	}
-	/* It may be gone by now: then we stay. */
+	/* The CPU may be gone by now: then the thread stays. */
 	if (cpu < nr_cpu_ids && !set_cpus_allowed_ptr(current, cpumask_of(cpu)))
 		tt_count(TT_MOVES);
 	tt_tick_start(t->tick);
@@ -88,8 +88,8 @@ failed:
 
 /**
  * tt_threads_start() - start all threads
- * @writers: how many of one kind
- * @holders: how many of the other
+ * @writers: number of writers
+ * @holders: number of holders
  * @seed: where their random numbers start
  *
  * Context: may sleep.

@@ -76,7 +76,7 @@ static enum hrtimer_restart tt_tick(struct hrtimer *timer)
 	return HRTIMER_RESTART;
 }
 
-/* A timer that does not run yet. Context: may sleep. */
+/* Makes a timer that does not run yet. Context: may sleep. */
 struct tt_tick *tt_tick_new(struct rnd_state *rnd)
 {
 	struct tt_tick *tick = kzalloc_obj(*tick);

@@ -83,7 +83,7 @@ static char *fault = "none";
 module_param(fault, charp, 0444);
 MODULE_PARM_DESC(fault, "a fault to imitate, so that checks are seen to fail");
 
-/* The names of what is counted, as they are shown. */
+/* The names of the counters, as they are shown. */
 static const char * const tt_count_names[TT_COUNTS] = {
 	[TT_MAPS] = "maps",
 	[TT_UNMAPS] = "unmaps",
@@ -126,7 +126,7 @@ static unsigned long tt_started;
 static atomic_t tt_errors;
 static bool tt_stop, tt_over;
 
-/* What the writers have to do now. Context: any. */
+/* The present phase of the writers. Context: any. */
 enum tt_phase tt_phase(void)
 {
 	unsigned int ms = jiffies_to_msecs(jiffies - tt_started) % cycle;
@@ -184,7 +184,7 @@ static unsigned long tt_total(enum tt_count what)
 	return sum;
 }
 
-/* Calls into the DMA API that did something. */
+/* The number of calls into the DMA API that did something. */
 static unsigned long tt_operations(void)
 {
 	return tt_total(TT_MAPS) + tt_total(TT_UNMAPS) + tt_total(TT_SYNCS);
@@ -231,7 +231,7 @@ static const struct kernel_param_ops tt_stats_ops = {
 module_param_cb(stats, &tt_stats_ops, NULL, 0444);
 MODULE_PARM_DESC(stats, "whether it runs, and what it has done so far");
 
-/* All is undone: what was made must have been. */
+/* At the end, all mappings that were made have to be undone. */
 static void tt_check_sums(void)
 {
 	unsigned long maps = tt_total(TT_MAPS), unmaps = tt_total(TT_UNMAPS);

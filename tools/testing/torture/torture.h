@@ -41,10 +41,10 @@
 /* Places where threads leave mappings for others. */
 #define TT_BOXES	64
 
-/* What the devices can address. */
+/* The number of address bits of the devices. */
 #define TT_DMA_BITS	48
 
-/* Deliberate faults, by which each check is seen to fail. See fault=. */
+/* Deliberate faults, which show that each check can fail. See fault=. */
 enum tt_fault {
 	TT_FAULT_NONE,
 	TT_FAULT_UNBOUNCED,	/* the device is given the original buffer */
@@ -83,7 +83,7 @@ enum tt_fault {
 	TT_FAULT_KEPT,		/* lent memory is never given back */
 };
 
-/* What is counted. Names are in torture.c. */
+/* Counters. Their names are in torture.c. */
 enum tt_count {
 	TT_MAPS,
 	TT_UNMAPS,
@@ -124,7 +124,7 @@ enum tt_context {
 	TT_CONTEXTS
 };
 
-/* What the writers do at present. */
+/* The phases of the writers. */
 enum tt_phase {
 	TT_MIX,			/* mappings of all kinds */
 	TT_STORM,		/* as many at a time as possible */
@@ -149,7 +149,7 @@ struct tt_side {
 /**
  * struct tt_map - one mapping and its original buffer
  * @dev: test device
- * @buffer: the allocation that @cpu lies in; %NULL if it is not the mapping's
+ * @buffer: the allocation that @cpu lies in; %NULL if it is not its own
  * @cpu: first byte of the mapping in the original buffer
  * @size: bytes
  * @dir: DMA direction
@@ -157,7 +157,7 @@ struct tt_side {
  * @unmap_attrs: DMA attributes for the unmap
  * @guard: position of the bytes around the original buffer
  * @dma: address that the device uses, or %DMA_MAPPING_ERROR
- * @shared: what the device sees there
+ * @shared: memory that the device sees at @dma
  * @original: model of @cpu
  * @bounce: model of @shared
  * @node: place among the mappings that are alive

@@ -8,10 +8,10 @@
 
 #include "torture.h"
 
-/* What a small mapping has at most. */
+/* The largest size of a small mapping. */
 #define TT_SMALL_BYTES	SZ_16K
 
-/* What a mapping may have that is left to another thread, in bytes. */
+/* The largest mapping that is left to another thread, in bytes. */
 #define TT_PASS_BYTES	SZ_128K
 
 /* Rounds after which a writer goes to another CPU. */
@@ -28,7 +28,7 @@ static void tt_one(struct tt_thread *t)
 		return;
 	if (!tt_map(m, &t->rnd, tt_some_context(&t->rnd))) {
 		tt_map_drop(m);
-		/* Whoever makes slots has to get to run. */
+		/* The thread that makes slots has to get to run. */
 		schedule_timeout_interruptible(1);
 		return;
 	}
@@ -45,7 +45,7 @@ static void tt_one(struct tt_thread *t)
 	tt_finish(m, &t->rnd);
 }
 
-/* What is larger than any mapping may be has to be refused. */
+/* A mapping that is larger than the maximum has to be refused. */
 static void tt_oversize(struct tt_thread *t)
 {
 	struct device *dev = tt_device_shared(tt_below(&t->rnd, TT_KINDS));

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What `make bench` measures, and how it is shown."""
+"""The measurements of `make bench`, and the report on them."""

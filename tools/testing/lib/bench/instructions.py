@@ -20,7 +20,7 @@ SIZES = (64, 512, 4096, 65536, 262144)
 DEPTHS = (1, 16)
 MARK = "=== results"
 
-# The same call where nothing is bounced: what the DMA layer itself costs.
+# The same call where nothing is bounced: the cost of the DMA layer itself.
 UNBOUNCED = "unbounced"
 VARIANTS = {
     "cc": ["--swiotlb", "cc"],
@@ -60,8 +60,8 @@ def _results(kernel: Kernel, built: Path, options: list[str], parameters: str) -
 
 def _run(kernel: Kernel, built: Path, options: list[str], quick: bool) -> dict:
     modes, depths = ("single", DEPTHS[:1]) if quick else ("*", DEPTHS)
-    # Five slices of each loop are over before a tick has met more than two: the least is
-    # clean, but where a single round takes longer than a slice.
+    # Five slices of each loop end before a tick has disturbed more than two: the least
+    # is clean, except where a single round takes longer than a slice.
     parameters = f"modes={modes} slice_us=300 sizes={_list(SIZES)}"
     found = module.parse(
         _results(kernel, built, options, f"{parameters} depths={_list(depths)}")
@@ -76,7 +76,7 @@ def _run(kernel: Kernel, built: Path, options: list[str], quick: bool) -> dict:
 def measure(kernel: Kernel, built: Path, quick: bool, step) -> list[dict[str, object]]:
     """Instructions for a map and an unmap, less the copy.
 
-    `beyond` are those beyond what the same call costs where nothing is bounced.
+    `beyond` is the number beyond the cost of the same call where nothing is bounced.
     """
     times = {}
     for impl, options in VARIANTS.items():
@@ -110,7 +110,7 @@ NODES = {
 
 
 def longest(kernel: Kernel, built: Path, step) -> list[dict[str, object]]:
-    """The longest map and unmap of each class, beyond the quickest, by NUMA nodes."""
+    """How far the longest map and unmap of a class exceed the quickest, by nodes."""
     records = []
     for nodes, options in NODES.items():
         step(f"the longest map and unmap, {nodes} nodes")

@@ -18,7 +18,7 @@ RESULTS = f"/sys/kernel/debug/{NAME}/results"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What was measured. The fields are those of a line of the results."""
+    """A measured case. Its fields are those of a line of the results."""
 
     mode: str
     size: int
@@ -46,7 +46,7 @@ class Time:
 
 
 def build(kernel: Kernel, folder: Path, source: Path = SOURCE) -> Path:
-    """Builds the module for a kernel, or that of another folder, in `folder`."""
+    """Builds the module, or that of another folder, for a kernel, in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     result = subprocess.run(
         ["make", "-C", str(kernel.folder), f"M={source}", f"MO={folder}"]

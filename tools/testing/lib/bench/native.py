@@ -23,7 +23,7 @@ CC = "cc_swiotlb.enable=1"
 LEGACY = "cc_swiotlb.enable=0"
 IMPLS = {"cc": CC, "legacy-dynamic": LEGACY}
 
-# The one command that is run. The folder is a folder of the host.
+# The only command that runs. The root folder is a folder of the host.
 INIT = """#!/busybox sh
 /busybox mount -t proc none /proc
 /busybox mount -t sysfs none /sys
@@ -47,7 +47,7 @@ class Machine:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What one run left."""
+    """The results of one run."""
 
     times: dict[module.Case, module.Time]
     stats: dict[str, str]
@@ -70,7 +70,7 @@ def start(machine: Machine, root: Path, timeout_s: float) -> str:
     words += ["root=/dev/root", "rootfstype=hostfs", f"rootflags={root}", "rw"]
     words += ["init=/init", "con=null", "con0=null,fd:1", "panic=1", "swiotlb=force"]
     words += machine.arguments.split()
-    # Its memory is a file there, which it must be able to execute.
+    # The kernel's memory is a file there, which it must be able to execute.
     environment = {**os.environ, "TMPDIR": "/dev/shm"}
     with tempfile.TemporaryFile() as console:
         process = subprocess.Popen(

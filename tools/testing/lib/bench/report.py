@@ -103,7 +103,7 @@ def _times(rows: Rows, depth: int) -> str:
 
 
 def _positive(value: float) -> float:
-    """What a logarithmic axis can show; noise may be larger than what is left."""
+    """The value if a logarithmic axis can show it: noise may exceed what is left."""
     return value if value > 1 else float("nan")
 
 

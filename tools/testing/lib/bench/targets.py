@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the figures are held against."""
+"""The targets that the figures are compared with."""
 
 import dataclasses
 from collections.abc import Iterator
 
 ALLOWED_FACTOR = 1.10
 ALLOWED_NS = 60.0
-# What is not copying, of what it is with swiotlb.
+# The time beyond the copy, as a share of that of swiotlb.
 SHARE = 0.2
 STEADY = 1.05
 SCALING = 1.9
@@ -33,7 +33,7 @@ def _case(row: dict) -> str:
 
 
 def excess(row: dict) -> float:
-    """Nanoseconds above what is allowed beyond the copies."""
+    """Nanoseconds by which a case exceeds what is allowed on top of the copies."""
     return row["ns_per_pair"] - ALLOWED_FACTOR * row["floor_ns"] - ALLOWED_NS
 
 
@@ -52,7 +52,7 @@ def _floor(rows: list[dict]) -> Iterator[Target]:
 
 
 def shares(rows: list[dict]) -> dict[int, float]:
-    """By size: what is not copying, over the same with swiotlb, 64 in flight."""
+    """By size: the time beyond the copy, over that of swiotlb, 64 in flight."""
     case = {"mode": "single", "in_flight": 64, "dir": "TO_DEVICE"}
     beyond: dict[str, dict[int, float]] = {"cc": {}, LEGACY: {}}
     for row in rows:
@@ -60,7 +60,7 @@ def shares(rows: list[dict]) -> dict[int, float]:
             left = row["ns_per_pair"] - row["floor_ns"]
             beyond[row["impl"]][row["size"]] = left
     own, theirs = beyond["cc"], beyond[LEGACY]
-    # Where swiotlb itself is not seen beside the copy there is nothing to compare.
+    # Where swiotlb's own time is lost in that of the copy, there is nothing to compare.
     return {size: own[size] / theirs[size] for size in own if theirs.get(size, 0) > 0}
 
 
@@ -172,7 +172,7 @@ def _fio(rows: list[dict]) -> Iterator[Target]:
     legacy = {key(row): row for row in rows if row["impl"] == LEGACY}
     own = {key(row): row for row in rows if row["impl"] == "cc"}
     if own:
-        # Noise is what the same guest differs by from round to round.
+        # Noise is the difference between rounds of the same guest.
         below = [row for row in own if own[row]["iops"] < legacy[row]["iops_min"]]
         ratios = {row: own[row]["iops"] / legacy[row]["iops"] for row in own}
         worst = min(ratios, key=lambda row: ratios[row])
@@ -211,7 +211,7 @@ def measured(data: dict[str, list[dict]]) -> dict[str, list[dict]]:
 
 
 def _small(rows: list[dict]) -> list[dict]:
-    """Those where the copy does not hide everything else."""
+    """The rows in which the copy does not hide everything else."""
     return [row for row in rows if row["size"] <= 4096]
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Bursts of I/O in test guests: how they are made, and what they come to."""
+"""Bursts of I/O in test guests: how they are made, and their results."""

@@ -22,11 +22,11 @@ SOURCE = repository.TESTING / "workload" / "burst"
 LATENCY_MS = 100
 BUSES = ("nvme", "blk", "scsi", "ahci")
 
-# What serves the guest: cc_swiotlb, swiotlb's static pool of default size, and
-# swiotlb that grows from what cc_swiotlb begins with.
+# The allocator of the guest: cc_swiotlb, swiotlb's static pool of default size, or
+# swiotlb that grows from the size that cc_swiotlb begins with.
 IMPLS = ("cc", "static", "dynamic")
 
-# So much is touched, if there is so much, to leave free memory in single pages.
+# This much memory is touched, if there is as much, to leave only single free pages.
 FRAGMENT_MIB = 3500
 
 
@@ -66,15 +66,15 @@ class Burst:
         return [f"/dev/{letter}{chr(ord('a') + index)}" for index in range(self.disks)]
 
     def slots(self) -> int:
-        """What "dynamic" begins with, in slots.
+        """The initial size of "dynamic", in slots.
 
-        swiotlb takes a power of two, and would take the next larger one by itself. Its
-        boot would then be longer than that of cc_swiotlb.
+        It is rounded down to a power of two. swiotlb would round it up by itself, and
+        its boot would then be longer than that of cc_swiotlb.
         """
         return 1 << (self.start_bytes // report.SLOT_BYTES).bit_length() - 1
 
     def disk_options(self) -> list[str]:
-        """What ccvm is told about the disks."""
+        """The options of ccvm for the disks."""
         own = self.bus.split("+")
         counts = dict.fromkeys(BUSES, 0) | dict.fromkeys(own, self.disks // len(own))
         found = ["--null-ms", str(LATENCY_MS)]
@@ -83,7 +83,7 @@ class Burst:
         return found
 
     def command(self) -> str:
-        """What the guest runs."""
+        """The command that the guest runs."""
         words = ["/host/burst", "-r", str(self.readers)]
         words += ["-x"] * self.scattered
         if self.fragmented:
@@ -129,7 +129,7 @@ def build_program() -> Path:
 
 
 def run(burst: Burst) -> report.Report:
-    """Runs a burst, and returns what it came to."""
+    """Runs a burst, and returns its report."""
     with tempfile.TemporaryDirectory(prefix="cc-swiotlb-") as folder:
         console = Path(folder) / "console"
         done = subprocess.run(

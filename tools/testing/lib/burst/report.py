@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a burst came to, from what the program workload/burst prints."""
+"""The result of a burst, from the output of the program workload/burst."""
 
 import dataclasses
 import functools
@@ -68,7 +68,7 @@ class Sample:
     counters: dict[str, int]
 
     def get(self, *names: str) -> int:
-        """A counter, by the first of these names that there is; 0 without any."""
+        """A counter, by the first of these names that exists; 0 if none does."""
         for name in names:
             if name in self.counters:
                 return self.counters[name]
@@ -133,12 +133,12 @@ class Report:
 
     @property
     def boot_s(self) -> float | None:
-        """From the start of the kernel to the command."""
+        """The time from the start of the kernel to the command."""
         return self._number(r"^(\d+\.\d+)$")
 
     @property
     def pieces(self) -> float | None:
-        """Pieces of physical memory of a buffer, on the average."""
+        """The average number of pieces of physical memory in a buffer."""
         return self._number(r"^pieces (\S+)$")
 
     @property
@@ -152,17 +152,17 @@ class Report:
         return before[-1] if before else self.samples[0]
 
     def growth(self, *names: str, first_s: float = 0, last_s: float = 1e6) -> int:
-        """By how much a counter has grown, in seconds from the first round on."""
+        """The growth of a counter between times, in seconds from the first round on."""
         start = self.rounds[0].start_ms
         begin = self.at(start + 1000 * first_s)
         return self.at(start + 1000 * last_s).get(*names) - begin.get(*names)
 
     def most(self, *names: str) -> int:
-        """The most that a counter was in any sample."""
+        """The largest value of a counter in any sample."""
         return max(each.get(*names) for each in self.samples)
 
     def over_classes(self, column: str) -> int:
-        """By how much a column of the table of classes has grown, over all."""
+        """The growth of a column of the table of classes, over all classes."""
         names = [key for key in self.samples[-1].counters if key.endswith(f".{column}")]
         return sum(self.growth(name) for name in names)
 
@@ -172,7 +172,7 @@ class Report:
         return [int(word) for word in found.group(1).split()] if found else []
 
     def converted(self, first_s: float = 0, last_s: float = 1e6) -> int:
-        """Bytes that were made shared, in seconds from the first round on."""
+        """Bytes made shared between two times, in seconds from the first round on."""
         if "conversion_bytes" in self.samples[-1].counters:
             return self.growth("conversion_bytes", first_s=first_s, last_s=last_s)
         chunks = self.growth("conversions", first_s=first_s, last_s=last_s)
@@ -180,7 +180,7 @@ class Report:
 
     @property
     def page_us(self) -> float | None:
-        """What converting a page took, where cc_swiotlb says so."""
+        """The time to convert a page, if cc_swiotlb reports it."""
         pages = self.converted() / PAGE_BYTES
         if not pages or "conversion_ns" not in self.samples[-1].counters:
             return None
@@ -188,10 +188,10 @@ class Report:
 
     @functools.cached_property
     def refused(self) -> int | None:
-        """Mappings that nobody could serve."""
+        """Mappings that could not be served."""
         if self.serves_cc:
             return self.growth(*REFUSED)
-        # swiotlb does not count them; its messages are limited, and say by how much.
+        # swiotlb does not count them. Its messages are limited, and tell by how much.
         printed = len(re.findall(r"swiotlb buffer is full", self.log))
         kept_back = re.findall(r"swiotlb\w*: (\d+) callbacks suppressed", self.log)
         return printed + sum(map(int, kept_back))
@@ -213,7 +213,7 @@ class Report:
         return self.at(self._end_ms(number)).get(*REFUSED) - before.get(*REFUSED)
 
     def peak_used_in(self, number: int) -> int:
-        """The most that mappings held in that time, as it was sampled."""
+        """The most that mappings held in that round, as sampled."""
         start, end = self.rounds[number].start_ms, self._end_ms(number)
         within = [each for each in self.samples if start <= each.ms < end]
         return max((self.used(each) for each in within), default=0)
@@ -243,7 +243,7 @@ class Report:
 
     @property
     def start_shared(self) -> int:
-        """What was shared before the burst, the legacy pool included."""
+        """The bytes that were shared before the burst, the legacy pool included."""
         first = self.samples[0]
         if self.serves_cc:
             return first.get("shared_bytes") + first.get("legacy_bytes")
@@ -258,7 +258,7 @@ class Report:
 
     @property
     def peak_used(self) -> int:
-        """The most that mappings held, as it was sampled."""
+        """The most that mappings held, as sampled."""
         if self.serves_cc:
             return max(self.used(each) for each in self.samples)
         return SLOT_BYTES * self.most("io_tlb_used")
@@ -275,14 +275,14 @@ class Report:
         """Bytes that were copied into slots."""
         if "copied_bytes" in sample.counters:
             return sample.get("copied_bytes")
-        # Each mapping is taken for as large as its slot.
+        # Each mapping is assumed to be as large as its slot.
         return _bytes_of(sample, "mapped")
 
     def wasted_share(self) -> float | None:
-        """Of the bytes copied while mappings were refused, those that were in vain.
+        """The share of the bytes copied while mappings were refused that was in vain.
 
-        What is copied into a slot is transferred by a disk, is still in use, or was
-        copied for a request that was refused later.
+        Data in a slot is transferred by a disk, is still in use, or was copied for a
+        request that was refused later.
         """
         last = self.last_refusal_s()
         if not self.serves_cc or last is None:
@@ -304,7 +304,7 @@ class Report:
         return sum(self.growth(name, last_s=last_s) for name in names) / 100
 
     def kernel_cpu_per_gib(self) -> float | None:
-        """The same for each GiB that the disks have transferred."""
+        """CPU time of the guest's kernel for each GiB that the disks transferred."""
         names = ("disk_read_bytes", "disk_written_bytes")
         moved = sum(self.growth(name) for name in names)
         return self.kernel_cpu_s() * 1024 * MIB / moved if moved else None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What bursts are held against: swiotlb in the same guest, and bounds of our own.
+"""The targets for bursts: swiotlb in the same guest, and bounds of our own.
 
 A busy host takes CPUs away from the guest, so that a conversion takes longer than it
-should. Bounds in seconds are stretched by as much as it did.
+should. Bounds in seconds are stretched by the same factor.
 """
 
 import dataclasses
@@ -29,12 +29,12 @@ class Target:
 
 
 def conversion_s(transfers: int, us: int) -> float:
-    """What converting the bytes of so many transfers of 1 MiB takes."""
+    """Seconds that it takes to convert the bytes of so many transfers of 1 MiB."""
     return transfers * (MIB / PAGE) * us / 1e6
 
 
 def _stretch(figures: dict, us: int) -> float:
-    """By how much a conversion took longer than the host was told."""
+    """The factor by which a conversion took longer than the host was told."""
     return max(1.0, (figures.get("page_us") or us) / us) if us else 1.0
 
 
@@ -83,7 +83,7 @@ def before_dynamic(figures: dict, dynamic: dict) -> Target:
 
 
 def refused_early(figures: dict, us: int) -> Target:
-    """Nothing is refused once kccd had time."""
+    """Nothing is refused once kccd has had time."""
     last = figures["last_refusal_s"]
     limit = REFUSED_FOR_S * _stretch(figures, us)
     return Target(
@@ -118,7 +118,7 @@ def throughput(figures: dict, static: dict) -> Target:
 def bounded(figures: dict) -> Target:
     """Not much more is shared than was in use."""
     shared, used = figures["peak_shared_mib"], figures["peak_used_mib"]
-    # A burst that fits into what is ready makes it no smaller.
+    # A burst that fits into the memory that is ready does not make it smaller.
     limit = max(OVERHEAD * used, figures["start_shared_mib"])
     return Target(
         "shared at the peak",

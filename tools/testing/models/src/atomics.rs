@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! As much of `kernel::sync::atomic` as is used, on the atomics of loom.
+//! The part of `kernel::sync::atomic` that is used, on top of the atomics of loom.
 
 use loom::sync::atomic::{fence, AtomicU64, Ordering};
 use std::cell::OnceCell;
@@ -35,7 +35,7 @@ impl Store for Release {
     const ORDERING: Ordering = Ordering::Release;
 }
 
-/// What a value is exchanged with, and whether there are barriers before and after.
+/// The ordering of an exchange, and whether there are barriers before and after.
 pub(crate) trait Exchange {
     const ORDERING: Ordering;
     const FULL: bool = false;
@@ -64,7 +64,7 @@ fn barrier(full: bool) {
     }
 }
 
-/// An atomic of loom, made when it is first used: those of the kernel can be constants.
+/// An atomic of loom, made when it is first used, because those of the kernel can be constants.
 pub(crate) struct Atomic<T> {
     first: T,
     made: OnceCell<AtomicU64>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the pool does without a lock, in every order that the memory model of C11 allows.
+//! The lockless parts of the pool, in every order that the memory model of C11 allows.
 //!
 //! The sources are those of the kernel. Beneath them, in place of the crate `kernel`, are the atomics
 //! of loom, which tries all interleavings and all values that a load may see. Where the kernel relies
@@ -13,7 +13,7 @@ extern crate self as kernel;
 mod atomics;
 mod pool;
 
-/// Of the kernel's prelude these sources need nothing.
+/// These sources need nothing of the kernel's prelude.
 mod prelude {}
 
 mod sync {

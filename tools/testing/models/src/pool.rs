@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The record of a slot and the stack of deferred ones, as they are; around them, what they call.
+//! The record of a slot and the stack of deferred slots, unchanged, with stand-ins for what they
+//! call.
 
 #[path = "../../../../pool/address.rs"]
 mod address;
@@ -40,7 +41,7 @@ mod span {
     }
 
     impl Span {
-        /// Half of the span is a slot.
+        /// Each half of the span is a slot.
         pub(super) fn slot_at(&self, addr: Phys) -> Option<(FreeSlot, ())> {
             let number = addr.offset_in(SPAN_SHIFT) >> (SPAN_SHIFT - 1);
             let slot = self.0.get(number)?;
@@ -49,7 +50,7 @@ mod span {
     }
 }
 
-/// There is one span.
+/// A directory with one span.
 struct Directory(Span);
 
 impl Directory {
@@ -63,7 +64,7 @@ struct Stats {
     lend_deferred: Counter,
 }
 
-/// It is added to, and not looked at.
+/// A counter that is added to, but never read.
 #[derive(Default)]
 struct Counter;
 
@@ -71,7 +72,7 @@ impl Counter {
     fn add(&self, _: u64) {}
 }
 
-/// `quiet` of bell.rs, and that it was rung.
+/// `quiet` as in bell.rs, and whether the bell was rung.
 struct Bell {
     quiet: AtomicBool,
     rung: AtomicBool,
@@ -99,7 +100,7 @@ impl Pool {
         self.directory.get(addr).is_some()
     }
 
-    /// As the lender does, but for what becomes of the slot. Returns whether it was lent.
+    /// As the lender does, except for what becomes of the slot. Returns whether it was lent.
     fn try_take_back(&self, addr: Phys, bytes: usize) -> bool {
         let span = self.directory.get(addr);
         let found = span.and_then(|span| span.slot_at(addr));

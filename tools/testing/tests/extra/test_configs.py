@@ -20,10 +20,10 @@ CONFIGS = [name for name in kernel.CONFIGS if not name.endswith("-again")]
 SYSFS = "/sys/kernel/mm/cc_swiotlb"
 RUN = "/sys/module/cc_swiotlb_dma_test/parameters/run"
 LOCKDOWN = "/sys/kernel/security/lockdown"
-# What has no debugfs and no modules, and is booted under lockdown.
+# The one without debugfs and modules, which is booted under lockdown.
 SMALL = "small"
 
-# What each is there for, as its .config says it.
+# The settings that each one is there for, as in its .config.
 SETTINGS = {
     "gcc": {
         "CONFIG_CC_IS_GCC": "y",
@@ -43,7 +43,7 @@ SETTINGS = {
 }
 ALL = {"CONFIG_WERROR": "y", "CONFIG_CC_SWIOTLB": "y", "CONFIG_CC_EMUL": "y"}
 
-# Cases that ask for what a guest of its kind cannot have.
+# Cases that need something that a guest of this kind cannot have.
 SKIPPED = {
     "dma_mask": CONFIGS,
     "other_cpu": ["one-cpu"],
@@ -130,7 +130,7 @@ def _cases(flavour: str, modules: Path) -> dict[str, ktap.Test]:
 
 @pytest.mark.parametrize("flavour", kernel.CONFIGS)
 def test_builds_without_a_warning(flavour):
-    """Of whatever file."""
+    """No file at all causes a warning."""
     built = _built(flavour)
     assert built.image.is_file()
     log = (built.folder / kernel.LOG).read_text(encoding="utf-8", errors="replace")
@@ -139,7 +139,7 @@ def test_builds_without_a_warning(flavour):
 
 @pytest.mark.parametrize("flavour", CONFIGS)
 def test_is_what_it_is_called(flavour):
-    """Its .config has what its name stands for."""
+    """Its .config has the settings that its name stands for."""
     found = kernel.settings_of([_built(flavour).folder / ".config"])
     for name, value in (SETTINGS[flavour] | ALL).items():
         assert found.get(name, "n") == value, f"configuration {flavour}: {name}"
@@ -206,12 +206,12 @@ def test_small_shows_nothing_else(modules):
     assert "[confidentiality]" in result.section("lockdown"), result.stderr[-2000:]
     elsewhere = result.section("elsewhere")
     assert "cc_swiotlb" not in elsewhere, elsewhere
-    # In the others there is something.
+    # The others do show something.
     assert "cc_swiotlb" in _run("one-node", modules).section("elsewhere")
 
 
 def test_gcc_is_gcc(modules):
-    """The kernel says what compiled it."""
+    """The kernel names the compiler that built it."""
     version = toolchain.version("gcc-14") or toolchain.version("gcc")
     machine = _run("gcc", modules).section("version")
     assert "gcc (Debian" in machine and version.split("-")[0] in machine, machine
@@ -219,7 +219,7 @@ def test_gcc_is_gcc(modules):
 
 
 def _digests(flavour: str, modules: Path) -> dict[str, str]:
-    """What can be booted or loaded, by name."""
+    """The files that can be booted or loaded, by name."""
     folder = _built(flavour).folder
     module = _module(flavour, modules)
     found = [folder / "vmlinux", _built(flavour).image, *sorted(folder.rglob("*.ko"))]

@@ -72,7 +72,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_packages():
-    """The kernel, and what modules of others are built with; one version."""
+    """The kernel, and the headers to build other modules with; all of one version."""
     found = {}
     for package in _packages(False):
         fields = _dpkg("--field", str(package), "Package", "Version")
@@ -87,7 +87,7 @@ def test_packages():
 
 
 def test_modules_are_signed():
-    """With a key that nobody has any more."""
+    """Modules are signed with a key that nobody has any more."""
     for package in _packages(False):
         assert Path(deb.KEY).name not in _dpkg("--contents", str(package))
     assert not (_packages(False)[0].parents[1] / "kernel" / deb.KEY).exists()
@@ -107,7 +107,7 @@ def test_users_get_no_emulation(folder):
 
 
 def _differences(folder: Path) -> set[str]:
-    """In what the two configurations differ."""
+    """The settings in which the two configurations differ."""
     users, tests = (_settings(test, folder) for test in (False, True))
     return {
         name for name in users | tests if users.get(name, "n") != tests.get(name, "n")
@@ -115,7 +115,7 @@ def _differences(folder: Path) -> set[str]:
 
 
 def test_tests_are_of_the_same_kernel(folder):
-    """But for the emulation, what is tried is what users get."""
+    """Except for the emulation, users get the kernel that is tested."""
     assert _differences(folder) == {"CONFIG_CC_EMUL", "CONFIG_LOCALVERSION"}
 
 
@@ -137,7 +137,7 @@ def test_modules():
 
 
 def test_documented():
-    """What the page says is in it, is."""
+    """The modules that the page names are in it."""
     text = DOCUMENT.read_text(encoding="utf-8")
     table = text.partition("What is in it")[2].partition("What is not")[0]
     named = set(re.findall(r"``([a-z0-9_]+)``", table))
@@ -153,7 +153,7 @@ def test_configuration_is_debians(folder):
     same = [name for name in theirs if theirs[name] == "y" == ours.get(name)]
     built_in = [name for name in theirs if theirs[name] == "y"]
     assert len(same) > 0.85 * len(built_in), len(same) / len(built_in)
-    # What decides how safe and how fast it is.
+    # Settings that decide how safe and how fast it is.
     for name in ("EXPERT", "SMP", "NUMA", "PREEMPT_LAZY", "RANDOMIZE_BASE", "RUST"):
         assert ours[f"CONFIG_{name}"] == theirs[f"CONFIG_{name}"], name
     for name in ("INTEL_TDX_GUEST", "AMD_MEM_ENCRYPT", "SECURITY_APPARMOR", "BPF_JIT"):
@@ -167,7 +167,7 @@ def _tracing() -> list[str]:
         textwrap.dedent("".join(block))
         for block in re.findall(r"::\n\n((?:\t.*\n)+)", text)
     )
-    # What shows something stands between load and the end of it.
+    # The command that shows something stands between the load and the end of it.
     begin, cat, end = hist.strip().rsplit("\n", 2)
     return [
         f"({begin}\n{LOAD}\n{cat}\n{end})",
@@ -212,7 +212,7 @@ echo '=== events'; {events}
 echo '=== bpftrace'; {program}
 echo '=== end'
 """,
-        # Much is written at once: it is not about what is short for a moment.
+        # Much is written at once: the test is not about a shortage for a moment.
         *("--deb", "--mem", "2G", "--add", IO),
         *("--append", "cc_swiotlb.watermark=128M"),
         timeout=900,
@@ -254,7 +254,7 @@ def test_served():
     assert after["fallback_legacy"] == before["fallback_legacy"]
 
 
-# What is refused to a machine that has no such device.
+# Messages of modules whose device is not in the machine.
 ABSENT = r"No such device|Operation not supported"
 
 
@@ -269,7 +269,7 @@ def test_modules_load():
 
 
 def test_recipe_hist_triggers():
-    """That for mappings by device and size counts a known load to the unit."""
+    """The recipe for mappings by device and size counts a known load to the unit."""
     found = re.findall(
         r"dev_name: (\S+) *, size: ~ 2\^(\d+) *\} hitcount: +(\d+)",
         _run().section("hist"),
@@ -278,12 +278,12 @@ def test_recipe_hist_triggers():
 
 
 def test_recipe_events():
-    """That for growth shows each conversion."""
+    """The recipe for growth shows each conversion."""
     assert "cc_swiotlb_refill: " in _run().section("events")
 
 
 def test_recipe_bpftrace():
-    """That for how long mappings live shows them all."""
+    """The recipe for how long mappings live shows all of them."""
     said = _run().section("bpftrace")
     (table,) = re.findall(r"^@us:\s*\n((?:[\[(].*\n?)+)", said, re.M)
     assert sum(int(n) for n in re.findall(r"[])] +(\d+) +\|", table)) >= 500, said

@@ -19,7 +19,7 @@ DEPTH = 4
 
 
 def _reports(log: str) -> list[str]:
-    """What KCSAN has said, without time stamps."""
+    """The reports of KCSAN, without time stamps."""
     log = re.sub(r"^\[ *\d+\.\d+\] ", "", log, flags=re.M)
     parts = log.split(SEPARATOR)
     return [part for part in parts if part.lstrip().startswith("BUG: KCSAN")]
@@ -91,7 +91,7 @@ def test_rust_is_watched():
 
 
 def test_load_passed(module):
-    """The load did all it was to do, and watchpoints were set meanwhile."""
+    """The load did everything that it should, and watchpoints were set meanwhile."""
     result = _run(module)
     assert "torture: passed" in result.stdout, result.tail()
     watched = re.search(r"^setup_watchpoints: (\d+)$", result.section("kcsan"), re.M)
@@ -99,7 +99,7 @@ def test_load_passed(module):
 
 
 def test_no_race_is_ours(module):
-    """Of two accesses that race none is one of the allocator, its thread, its hooks."""
+    """No access that races is one of the allocator, its thread or its hooks."""
     found = _reports(_run(module).section("log"))
     print(f"{len(found)} reports of the rest of the kernel")
     ours = [report for report in found if _is_ours(report)]
@@ -107,7 +107,7 @@ def test_no_race_is_ours(module):
 
 
 def test_reports_are_read():
-    """A report is told from others by who made the accesses."""
+    """Reports are told apart by the functions that made the accesses."""
     report = """
 BUG: KCSAN: data-race in {0} / rb_next
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Walks a chain of descriptors and finds out what points outside shared memory.
+//! Walks a chain of descriptors and finds those that point outside shared memory.
 //!
-//! `virtio_queue::DescriptorChain` ends at the first descriptor that it cannot read, without a
-//! word. Here this is what is looked for.
+//! `virtio_queue::DescriptorChain` silently ends at the first descriptor that it cannot read. Here
+//! such descriptors are looked for.
 
 use std::fmt;
 use std::mem::size_of;
@@ -12,7 +12,7 @@ use vm_memory::{Address, Bytes, GuestAddress, GuestMemory};
 
 const DESCRIPTOR_BYTES: u64 = size_of::<Descriptor>() as u64;
 
-/// What the device may use.
+/// The memory that the device may use.
 pub struct Shared<'a, M: GuestMemory> {
     pub memory: &'a M,
     /// Addresses from here on are taken for private.
@@ -24,13 +24,13 @@ pub struct Shared<'a, M: GuestMemory> {
 pub struct Buffer {
     pub address: GuestAddress,
     pub bytes: u32,
-    /// By the device.
+    /// Whether the device may write to it.
     pub writable: bool,
-    /// Where its descriptor is.
+    /// The address of its descriptor.
     pub descriptor: GuestAddress,
 }
 
-/// What is wrong with a chain.
+/// The fault of a chain.
 #[derive(Debug, PartialEq)]
 pub enum Fault {
     Buffer(u64, u32),
@@ -135,7 +135,7 @@ mod tests {
     const INDIRECT: u16 = 4;
     const INDIRECT_TABLE: u64 = BASE + 0x800;
 
-    /// Walks from descriptor 0 of these in a ring's table, and these in an indirect one.
+    /// Walks from descriptor 0 of `ring`, a ring's table, with `table` as an indirect one.
     fn walk(ring: &[(u64, u32, u16, u16)], table: &[(u64, u32, u16, u16)]) -> Result<u32, Fault> {
         let ranges = [(GuestAddress(BASE), (END - BASE) as usize)];
         let memory = GuestMemoryMmap::<()>::from_ranges(&ranges).unwrap();
@@ -148,7 +148,7 @@ mod tests {
                 memory.write_slice(&descriptor, at).unwrap();
             }
         }
-        // The last page is not to be used.
+        // The device must not use the last page.
         let shared = Shared {
             memory: &memory,
             end: END - 0x1000,

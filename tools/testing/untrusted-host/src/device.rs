@@ -128,7 +128,7 @@ impl Device {
         }
     }
 
-    /// The request that a chain is, if all of it is where it may be.
+    /// The request that a chain makes, if all of it lies where it may.
     fn take(&mut self, head: u16, memory: &GuestMemoryMmap, queue: &Queue) -> Option<Request> {
         let start = memory
             .iter()
@@ -163,9 +163,9 @@ impl Device {
     ) -> bool {
         self.report.requests += 1;
         self.report.search(&request.data, memory);
-        // The driver sets the device up, and looks for partitions, undisturbed.
+        // Until then the driver sets the device up, and looks for partitions, undisturbed.
         self.armed |= request.offset >= self.disk_bytes / 2;
-        // A queue that breaks takes along what else is under way; the driver waits for it for
+        // A queue that breaks takes other requests under way along, for which the driver waits for
         // ever.
         if !self.armed || self.mode.breaks_queue() && !alone {
             self.finish(&request, memory, queue);
@@ -191,7 +191,7 @@ impl Device {
                 let mode = self.mode;
                 let (entries, more) = self.vandal(memory).lies(mode, done, queue.size());
                 publish(memory, queue, &entries, more);
-                // Which has broken the queue.
+                // These have broken the queue.
                 self.armed = false;
             }
             Mode::Length => {
@@ -229,7 +229,7 @@ impl Device {
                     Mode::Chain => vandal.chain(queue),
                     _ => vandal.scribble_request(&request, queue),
                 };
-                // One is counted below.
+                // One event is counted below.
                 self.report.hostile_events += events - 1;
                 publish(memory, queue, &[done], 0);
             }
@@ -269,7 +269,8 @@ impl Device {
         self.pending.push(Pending { due, request });
     }
 
-    /// Does what was put off, if it is time. Returns whether there is news for the guest.
+    /// Serves the requests that were put off and are due. Returns whether there is news for the
+    /// guest.
     fn serve_pending(&mut self, memory: &GuestMemoryMmap, queue: &mut Queue) -> bool {
         let now = Instant::now();
         let all = std::mem::take(&mut self.pending);
@@ -348,7 +349,7 @@ impl VhostUserBackendMut for Device {
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
         let mut config = [0; CONFIG_BYTES];
         config[..8].copy_from_slice(&(self.disk_bytes / SECTOR_BYTES).to_le_bytes());
-        // A header and a status besides.
+        // A request has a header and a status besides.
         config[12..16].copy_from_slice(&(QUEUE_SIZE as u32 - 2).to_le_bytes());
         let (start, end) = (offset as usize, offset as usize + size as usize);
         config.get(start..end).unwrap_or_default().to_vec()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! In which ways the device is hostile, and what it overwrites.
+//! The ways in which the device is hostile, and the memory that it overwrites.
 
 use crate::random::Random;
 use crate::request::Request;
@@ -74,7 +74,7 @@ const PATTERNS: [u8; 4] = [0, 0x5a, 0xa5, 0xff];
 const RING_INDEX: u64 = 2;
 const RING_HEADER: u64 = 4;
 const USED_BYTES: u64 = 8;
-/// Where a descriptor has its flags.
+/// The offset of the flags in a descriptor.
 const DESCRIPTOR_FLAGS: u64 = 12;
 const AVAILABLE_BYTES: u64 = size_of::<u16>() as u64;
 
@@ -129,8 +129,8 @@ impl Vandal<'_> {
         ranges.len() as u64
     }
 
-    /// Overwrites at random what a request has shown, and by what the ring tells the driver
-    /// when to notify the device.
+    /// Overwrites at random the memory that a request has shown, and the fields of the ring that
+    /// tell the driver when to notify the device.
     pub fn scribble_request(&mut self, request: &Request, queue: &Queue) -> u64 {
         let used = queue.used_ring();
         let event = used + RING_HEADER + u64::from(queue.size()) * USED_BYTES;
@@ -148,7 +148,7 @@ impl Vandal<'_> {
         SCRIBBLES
     }
 
-    /// All memory that is or was shared, but for the ring by which the driver hands over
+    /// All memory that is or was shared, except for the ring by which the driver hands over
     /// requests: the driver never reads it, and the device needs it.
     fn everything(&self, queue: &Queue) -> Vec<Range<u64>> {
         let ring = queue.avail_ring();
@@ -174,7 +174,7 @@ impl Vandal<'_> {
     pub fn scribble_all(&mut self, queue: &Queue) -> u64 {
         let ranges = self.everything(queue);
         for _ in 0..SCRIBBLES {
-            // By size, so that each byte is as likely as any other.
+            // Choose by size, so that each byte is as likely as any other.
             let all = ranges.iter().map(|each| each.end - each.start).sum();
             let mut at = self.random.within(0..all);
             let hit = ranges.iter().find(|each| {
@@ -201,7 +201,7 @@ impl Vandal<'_> {
         1
     }
 
-    /// Has each descriptor of the queue say that another one follows.
+    /// Makes each descriptor of the queue say that another one follows.
     pub fn chain(&mut self, queue: &Queue) -> u64 {
         let flags = (VRING_DESC_F_NEXT as u16).to_le_bytes();
         for start in (0..table_bytes(queue)).step_by(size_of::<Descriptor>()) {
@@ -210,7 +210,7 @@ impl Vandal<'_> {
         u64::from(queue.size())
     }
 
-    /// What is reported besides a request that is done: entries of the used ring, and how many
+    /// The false reports besides a request that is done: entries of the used ring, and how many
     /// more the ring's index claims.
     pub fn lies(&mut self, mode: Mode, done: Used, size: u16) -> (Vec<Used>, u16) {
         let length = self.random.next() as u32;
@@ -226,12 +226,12 @@ impl Vandal<'_> {
     }
 }
 
-/// Of the queue's own descriptors, not of a table of indirect ones.
+/// The size of the queue's own table of descriptors, not of an indirect one.
 fn table_bytes(queue: &Queue) -> u64 {
     u64::from(queue.size()) * size_of::<Descriptor>() as u64
 }
 
-/// Where a file has content.
+/// The parts of a file that have content.
 fn extents(file: &FileOffset, bytes: u64) -> Vec<Range<u64>> {
     let Ok(mut handle) = file.file().try_clone() else {
         return Vec::new();

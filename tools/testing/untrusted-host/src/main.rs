@@ -84,8 +84,8 @@ fn run(options: &Options) -> io::Result<bool> {
     Ok(!device.report.failed())
 }
 
-/// Has a panic of any thread end the process. With `panic = "abort"` the tests, which
-/// unwind, would need all crates built once more.
+/// Makes a panic of any thread end the process. With `panic = "abort"`, all crates would have to be
+/// built once more for the tests, which unwind.
 fn abort_at_panic() {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |about| {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use vm_memory::{Bytes, GuestMemoryMmap};
 
-/// More reports say nothing new.
+/// The number of reports that are kept: more say nothing new.
 const REPORTS: usize = 8;
 
 #[derive(Default, Serialize)]
@@ -35,12 +35,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Has these words counted from now on.
+    /// Counts these words from now on.
     pub fn seek(&mut self, words: &[String]) {
         self.seen = words.iter().map(|word| (word.clone(), 0)).collect();
     }
 
-    /// Looks for them in buffers that the device was not meant to read.
+    /// Looks for the words in buffers that the device was not meant to read.
     pub fn search(&mut self, buffers: &[Buffer], memory: &GuestMemoryMmap) {
         if self.seen.is_empty() {
             return;

@@ -16,19 +16,19 @@ const HEADER_BYTES: usize = 16;
 
 #[derive(Clone)]
 pub struct Request {
-    /// What the driver knows it by.
+    /// The number by which the driver knows it.
     pub head: u16,
     kind: u32,
-    /// Where on the disk, in bytes.
+    /// The offset on the disk, in bytes.
     pub offset: u64,
-    /// The header, and what is to be written.
+    /// The header, and the data to write.
     pub readable: Vec<Buffer>,
-    /// What is to be read.
+    /// The buffers for the data to read.
     pub data: Vec<Buffer>,
     pub status: Buffer,
 }
 
-/// What has become of a request.
+/// The outcome of a request.
 pub struct Done {
     pub status: u8,
     pub written_bytes: u64,
@@ -36,7 +36,7 @@ pub struct Done {
 }
 
 impl Request {
-    /// The request that these buffers make, if they do: a header, payload, a status of a byte.
+    /// The request that these buffers make, if they do: a header, payload, a status of one byte.
     pub fn parse(head: u16, buffers: &[Buffer], memory: &impl GuestMemory) -> Option<Self> {
         let (status, rest) = buffers.split_last()?;
         let (readable, data): (Vec<Buffer>, Vec<Buffer>) =

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device with a driver that is made here, and the memory of both in view.
+//! Tests of the device with a driver that is made here, and the memory of both in view.
 
 use crate::device::{Device, Memory};
 use crate::hostile::Mode;
@@ -112,7 +112,7 @@ impl Guest {
         data
     }
 
-    /// What the used ring claims, and its entry for this request.
+    /// The index of the used ring, and its entry for this request.
     fn used(&self, request: u16) -> (u16, u32, u32) {
         let index = self.memory.read_obj(GuestAddress(USED + 2)).unwrap();
         let entry = USED + 4 + u64::from(request % SIZE) * 8;
@@ -167,7 +167,7 @@ fn words_are_counted() {
     let mut guest = Guest::new(Mode::Honest, 1, u64::MAX);
     let words = ["alpha".to_string(), "beta".to_string()];
     guest.device.report.seek(&words);
-    // In what is to be filled, and in what is to be written, which it may read.
+    // In a buffer to fill, and in one to write to the disk, which the device may read.
     guest.submit(HARMLESS, None);
     guest.write(BUFFERS[1].0, b"alpha, alpha and gamma");
     guest.serve();
@@ -256,7 +256,7 @@ fn lies_about_what_was_done() {
     assert!(lengths.contains(&u32::MAX) && lengths.contains(&0));
 }
 
-/// What has changed in memory, compared with an honest device.
+/// The addresses at which memory differs from that of an honest device.
 fn changed(guest: &Guest, data: Option<&[u8]>) -> Vec<u64> {
     let honest = Guest::attack(Mode::Honest, 1, data);
     let (here, there) = (guest.read(BASE, BYTES), honest.read(BASE, BYTES));
@@ -284,7 +284,7 @@ fn only_what_is_shown_is_overwritten() {
                 let guest = Guest::attack(*mode, seed, data);
                 let found = changed(&guest, data);
                 others += found.iter().filter(|at| !shown(**at)).count();
-                // The ring by which requests come is nobody's.
+                // No mode changes the ring by which requests come.
                 assert!(!found
                     .iter()
                     .any(|at| (AVAILABLE..AVAILABLE + 38).contains(at)));

@@ -31,7 +31,7 @@ static const char usage[] =
 	"  -e N  seconds from the start of a round to the next\n"
 	"  -g N  seconds that a round may last longer before it counts as hung, 120\n";
 
-/* No thread uses more of its disk. */
+/* The most of its disk that a thread uses. */
 #define PART_BYTES	(64 * MIB)
 
 static struct {

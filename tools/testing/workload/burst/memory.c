@@ -13,9 +13,9 @@
 
 #include "burst.h"
 
-/* What is left to others while all other memory is touched. */
+/* Memory that is left to others while all the rest is touched. */
 #define LEFT_KB		(96 * 1024)
-/* How much is touched before free memory is looked at again. */
+/* Memory that is touched before free memory is looked at again. */
 #define STEP_BYTES	(4 * MIB)
 #define HUGE_PAGE	(2 * MIB)
 #define ORDERS		11
@@ -96,7 +96,7 @@ static void give_back(int self, char *area)
 
 /*
  * Touches memory, @bytes unless less is free, and gives back every second page:
- * what is free then are single pages. The others are kept until the end.
+ * only single pages are free then. The others are kept until the end.
  */
 void fragment(size_t bytes)
 {
@@ -144,9 +144,9 @@ static int pieces(const struct worker *worker)
 }
 
 /*
- * A buffer for each worker. A contiguous one is a part of a huge page; of a
- * scattered one no two pages are neighbours, because the pages between them
- * are in use as well.
+ * A buffer for each worker. A contiguous one is a part of a huge page; no two
+ * pages of a scattered one are neighbours, because the pages between them are
+ * in use as well.
  */
 void make_buffers(struct worker *workers, int count, size_t bytes,
 		  bool scattered)

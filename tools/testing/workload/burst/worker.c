@@ -46,7 +46,7 @@ static void run_round(struct worker *worker, int fd)
 {
 	uint64_t at = 0;
 
-	/* Nothing of an earlier round is in the page cache. */
+	/* Drop the data of an earlier round from the page cache. */
 	if (!worker->direct)
 		posix_fadvise(fd, worker->start, worker->length,
 			      POSIX_FADV_DONTNEED);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is lent is given back while others refer to it, and kccd looks for it.
+//! Lent memory is given back while others refer to it, and kccd looks for it.
 
 use super::{
     class::SPAN_BYTES, mapping::at, slot::Slot, span::Span, Bell, Deferred, Directory, Phys, Pool,
@@ -21,11 +21,11 @@ fn addr(number: usize) -> Phys {
     at(number * SPAN_BYTES / 2)
 }
 
-/// Both slots are lent; kccd is awake, so that nobody has to ring.
+/// Both slots are lent; kccd is awake, so that no thread has to ring.
 fn pool() -> Arc<Pool> {
     let slots: &'static [Slot; 2] = Box::leak(Box::new([Slot::new(), Slot::new()]));
     for (number, slot) in slots.iter().enumerate() {
-        // Both of its atomics are there.
+        // Create both of its atomics.
         slot.set_next(0);
         slot.lend(addr(number), BYTES);
     }
@@ -42,7 +42,7 @@ fn pool() -> Arc<Pool> {
     Arc::new(pool)
 }
 
-/// Slots that are still lent.
+/// The number of slots that are still lent.
 fn lent(pool: &Pool) -> usize {
     let is_lent = |number: &usize| {
         let slot = &pool.directory.0 .0[*number];

@@ -39,7 +39,7 @@ fn mapped(first: &Mapping) -> Arc<Slot> {
 fn what_is_begun_is_found_by_its_address() {
     model(|| {
         let slot = Arc::new(Slot::new());
-        // Both of its atomics are there.
+        // Create both of its atomics.
         slot.begin(&mapping(0x1000, 1));
         slot.free();
         let handed = Arc::new(AtomicU64::new(0));
@@ -48,7 +48,7 @@ fn what_is_begun_is_found_by_its_address() {
             ours.begin(&mapping(0x2000, BYTES));
             to.store(at(64).raw(), Ordering::Relaxed);
         });
-        // The dependency on the address.
+        // Acquire stands in for the dependency on the address.
         let addr = handed.load(Ordering::Acquire);
         if addr != 0 {
             let addr = Phys::new(addr);
@@ -132,7 +132,7 @@ fn a_late_unmap_has_all_of_the_next() {
 fn what_is_lent_is_found_by_its_address() {
     model(|| {
         let slot = Arc::new(Slot::new());
-        // Both of its atomics are there.
+        // Create both of its atomics.
         slot.set_next(0);
         slot.free();
         let handed = Arc::new(AtomicU64::new(0));
@@ -141,7 +141,7 @@ fn what_is_lent_is_found_by_its_address() {
             ours.lend(at(64), BYTES);
             to.store(at(64).raw(), Ordering::Relaxed);
         });
-        // The dependency on the address.
+        // Acquire stands in for the dependency on the address.
         let addr = handed.load(Ordering::Acquire);
         if addr != 0 {
             let addr = Phys::new(addr);
