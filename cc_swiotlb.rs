@@ -3,17 +3,17 @@
 //! cc_swiotlb: bounce buffers for confidential guests.
 //!
 //! A device outside the trust boundary of a confidential guest cannot read its private memory, so
-//! that every streaming DMA mapping is copied through memory that is shared with the host. This
+//! every streaming DMA mapping is copied through memory that is shared with the host. This
 //! allocator keeps such memory ready, in slots of ten size classes from 512 B to 512 KiB:
 //!
 //! - [`pool`] serves the mappings: per-CPU stacks of free slots in front of the depots of each NUMA
-//!   node, and a table from addresses to slots. No conversion and no sleep, in any context but NMI.
-//! - [`kccd`] is the thread that converts memory before it is needed, and gives back what idles.
+//!   node, and a table from addresses to slots. Never converts or sleeps; any context but NMI.
+//! - [`kccd`] is the thread that converts memory before it is needed, and gives idle memory back.
 //! - [`glue`] is the one door to C: the hooks below the DMA API, devices, memory, threads.
 //! - [`params`] and [`trace`]: what users set, and what they see.
 //!
 //! Until the pool exists, and where no slot fits, the legacy pool of kernel/dma/swiotlb.c serves.
-//! Documentation/design.rst explains why all this is as it is.
+//! Documentation/design.rst explains the reasons for this design.
 
 mod glue;
 mod kccd;
@@ -49,7 +49,7 @@ module! {
 /// The pool, once it can serve. Never taken down: mappings may live until the machine stops.
 static POOL: Link<Pool> = Link::new();
 
-/// Mappings that came before the pool.
+/// Mappings that were asked for before the pool existed.
 pub(crate) static EARLY: Counter = Counter::new(0);
 
 /// The pool, if it can serve.
@@ -61,15 +61,15 @@ pub(crate) fn pool() -> Option<&'static Pool> {
 /// The module, which is built in and stays.
 struct CcSwiotlb;
 
-/// Makes the files in debugfs. Nobody depends on them: those that cannot be made are missing.
+/// Makes the files in debugfs. Nothing depends on them: a file that cannot be made is missing.
 fn debug(pool: Option<&'static Pool>) -> Result {
     let files = Scope::dir(pool, c"cc_swiotlb", |pool, dir| {
         dir.read_callback_file(c"stats", pool, &Pool::write_stats);
         if let Some(pool) = pool {
             dir.read_callback_file(c"classes", *pool, &Pool::write_classes);
             dir.read_callback_file(c"nodes", *pool, &Pool::write_nodes);
-            // Whatever is written: every CPU returns what it holds to the depots. For tests, which
-            // can count the slots then.
+            // Any write makes every CPU return the slots that it holds to the depots, so that tests
+            // can count them.
             dir.write_only_callback_file(c"drain", *pool, &|_: &Pool, text| {
                 text.skip(text.len())?;
                 glue::cpus::drain_all();
@@ -94,7 +94,7 @@ fn publish(pool: Option<&'static Pool>) -> Result {
     Ok(())
 }
 
-/// Sets the pool up and fills it, so that no driver that starts after us meets an empty one.
+/// Sets the pool up and fills it, so that no driver that starts after us finds it empty.
 fn start() -> Result<&'static Pool> {
     if !memory::has_legacy_pool() {
         // The DMA API bounces nothing then.
@@ -122,7 +122,7 @@ impl kernel::Module for CcSwiotlb {
             None
         });
         if let Some(pool) = running {
-            // From here on the hooks find it.
+            // From here on the hooks find the pool.
             POOL.set(Some(pool));
             pr_info!("on, watermark {}\n", params::watermark());
         }

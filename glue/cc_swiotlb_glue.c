@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What Rust cannot do: the static key, the conversion calls, and the decision
- * at boot, which is needed long before the first initcall.
+ * The parts that Rust cannot do: the static key, the conversion calls, and the
+ * decision at boot, which is needed long before the first initcall.
  */
 
 #define pr_fmt(fmt) "cc_swiotlb: " fmt
@@ -32,7 +32,7 @@
 #undef MODULE_PARAM_PREFIX
 #define MODULE_PARAM_PREFIX "cc_swiotlb."
 
-/* The pool of the software IO TLB while it is a mere fallback. */
+/* Size of the software IO TLB's pool while it is a mere fallback. */
 #define CC_SWIOTLB_LEGACY_BYTES	SZ_4M
 
 DEFINE_STATIC_KEY_FALSE(cc_swiotlb_key);
@@ -40,8 +40,8 @@ DEFINE_STATIC_KEY_FALSE(cc_swiotlb_key);
 /*
  * Which spans of 512 KiB are shared for us: a byte for each 2 MiB of memory, a
  * bit in it for each span. The number of bytes is a power of two, so that any
- * address has one. Written by who converts, before anybody can have an address
- * in a span, and after everybody is done with it.
+ * address has one. Written by the thread that converts, before anybody can have
+ * an address in a span, and after everybody is done with it.
  */
 static u8 no_marks;
 u8 *cc_swiotlb_marks __ro_after_init = &no_marks;
@@ -67,7 +67,7 @@ MODULE_PARM_DESC(enable, "1 on, 0 off, -1 on in a confidential guest (default)")
  * cc_swiotlb_wanted() - Whether the allocator is to serve this boot.
  *
  * Stable once the command line has been parsed. swiotlb-xen looks for pools in
- * a way of its own and keeps the software IO TLB.
+ * its own way and keeps the software IO TLB.
  *
  * Return: %true if it was asked for, or if this is a confidential guest.
  */
@@ -82,11 +82,11 @@ bool cc_swiotlb_wanted(void)
 
 /**
  * cc_swiotlb_legacy_slabs() - How large the fallback pool is.
- * @nslabs: Slabs of the software IO TLB if there were no cc_swiotlb.
+ * @nslabs: Number of slabs of the software IO TLB without cc_swiotlb.
  *
- * Where memory has to be shared for bouncing, the pool serves what comes too
- * early or finds no slot. Elsewhere it also serves devices that do not reach
- * our slots, and costs what it always did.
+ * Where memory has to be shared for bouncing, the pool serves mappings that
+ * come too early or find no slot. Elsewhere it also serves devices that do not
+ * reach our slots, and costs what it always did.
  *
  * Return: number of slabs.
  */
@@ -98,7 +98,7 @@ unsigned long cc_swiotlb_legacy_slabs(unsigned long nslabs)
 }
 
 /*
- * From here on mappings come by the hooks; until the pool exists they are
+ * From here on mappings go through the hooks; until the pool exists they are
  * counted and passed on to the software IO TLB.
  */
 static int __init cc_swiotlb_key_on(void)
@@ -112,7 +112,7 @@ static int __init cc_swiotlb_key_on(void)
 	chunks = cc_swiotlb_nr_directory_pages() / (SZ_2M / PAGE_SIZE) + 1;
 	chunks = roundup_pow_of_two(chunks);
 	marks = kvzalloc(chunks, GFP_KERNEL);
-	/* Without them what is lent is bounced all the same. */
+	/* Without them lent memory is bounced like any other. */
 	if (marks) {
 		cc_swiotlb_marks = marks;
 		cc_swiotlb_marks_mask = chunks - 1;
@@ -170,7 +170,7 @@ noinline int cc_swiotlb_unshare(void *vaddr, int npages)
 ALLOW_ERROR_INJECTION(cc_swiotlb_unshare, ERRNO);
 
 /**
- * cc_swiotlb_no_io() - The current task's allocations start no I/O any more.
+ * cc_swiotlb_no_io() - Keep the current task's allocations from starting I/O.
  *
  * For kccd: I/O may be waiting for it.
  */
@@ -184,11 +184,11 @@ void cc_swiotlb_no_io(void)
  * @node: NUMA node to prefer.
  * @order: Order of the block; it is aligned to its size.
  *
- * Memory is compacted for it, and what needs no I/O is reclaimed, but not both at
- * a time: that could wait for I/O which waits for us. Nobody is killed, and no
- * reserve is touched: our caller can do with less and can ask again later. Each
- * page has a reference count of its own, as those of small allocations have, whose
- * place lent pages take.
+ * Memory is compacted for it, and memory that needs no I/O is reclaimed, but
+ * not both at a time: that could wait for I/O which waits for us. No task is
+ * killed, and no reserve is touched: our caller can do with less and can ask
+ * again later. Each page has a reference count of its own, as the pages of
+ * small allocations do, because lent pages take their place.
  *
  * Context: may sleep.
  * Return: the block's address, or 0.
@@ -200,7 +200,7 @@ noinline phys_addr_t cc_swiotlb_alloc_block(int node, unsigned int order)
 	gfp_t compact = gfp | __GFP_THISNODE;
 	struct page *page;
 
-	/* Of a single node nothing is reclaimed for compaction, which needs this. */
+	/* Compaction needs this. On one node nothing is reclaimed for it. */
 	if (IS_ENABLED(CONFIG_COMPACTION))
 		compact |= __GFP_IO;
 	current->flags &= ~PF_MEMALLOC_NOIO;
@@ -221,7 +221,7 @@ ALLOW_ERROR_INJECTION(cc_swiotlb_alloc_block, NULL);
  * @base: Address of the block.
  * @order: Its order.
  *
- * As one block, unless somebody still has a reference to a page that was lent.
+ * Frees one block, unless somebody still refers to a page that was lent.
  */
 void cc_swiotlb_free_block(phys_addr_t base, unsigned int order)
 {
@@ -243,7 +243,7 @@ void cc_swiotlb_free_block(phys_addr_t base, unsigned int order)
 /**
  * cc_swiotlb_nr_directory_pages() - Extent of memory that a slot can lie in.
  *
- * Memory that is plugged in later counts.
+ * Memory that is hot-plugged later counts, too.
  *
  * Return: number of page frames.
  */
@@ -284,8 +284,8 @@ bool cc_swiotlb_node_has_cpus(unsigned int node)
 }
 
 /*
- * No new conversions while the machine goes down. Not waited for: that is what
- * enc_kexec_begin() does where it matters.
+ * No new conversions while the machine goes down. One that is under way is not
+ * waited for: enc_kexec_begin() does that where it matters.
  */
 static int cc_swiotlb_reboot(struct notifier_block *nb, unsigned long action,
 			     void *data)

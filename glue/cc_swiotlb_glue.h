@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the C side and the Rust side of cc_swiotlb call of each other. The seam
- * towards the DMA mapping code is include/linux/cc_swiotlb.h.
+ * Functions of the C side and the Rust side of cc_swiotlb that the other side
+ * calls. The interface to the DMA mapping code is include/linux/cc_swiotlb.h.
  *
  * params/mod.rs uses CONFIG_CC_SWIOTLB_WATERMARK, CONFIG_CC_SWIOTLB_MAX,
  * CONFIG_CC_SWIOTLB_IDLE_MS and CONFIG_CC_SWIOTLB_FROM_DEVICE. They are named
- * here so that fixdep sees them, and the bindings are made anew when one changes.
+ * here so that fixdep sees them, and the bindings are rebuilt when one changes.
  */
 #ifndef _CC_SWIOTLB_GLUE_H
 #define _CC_SWIOTLB_GLUE_H

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Other CPUs: how one is made to return the slots that it holds, and how it dies.
+//! Other CPUs: how one is made to return the slots that it holds, and what happens when it dies.
 
 use kernel::{
     prelude::*,
@@ -15,7 +15,7 @@ pub(crate) fn online() -> usize {
 
 /// Makes `cpu` return the slots that it holds, before long. Does not wait. Any context but NMI.
 ///
-/// If the CPU is offline it happens on another one, whose slots return in its place.
+/// If the CPU is offline the work runs on another one, which returns its own slots instead.
 pub(crate) fn drain(cpu: u32) {
     // SAFETY: Queues work that is never freed.
     unsafe { kernel::bindings::cc_swiotlb_drain(cpu) }
@@ -43,8 +43,8 @@ unsafe extern "C" fn cc_swiotlb_drain_this_cpu(_work: *mut kernel::bindings::wor
 ///
 /// # Invariants
 ///
-/// The CPU executes nothing, and what it did has happened, while there is this; and there is only
-/// one for it.
+/// While this exists, the CPU executes nothing, all that it did before is visible, and there is no
+/// other `DeadCpu` for it.
 pub(crate) struct DeadCpu(u32, NotThreadSafe);
 
 impl DeadCpu {
@@ -63,8 +63,8 @@ impl DeadCpu {
 #[export]
 unsafe extern "C" fn cc_swiotlb_cpu_dead(cpu: c_uint) {
     // INVARIANT: By the safety requirement it is dead, and takedown_cpu() has waited for that. It
-    // stays so until we return, and nobody else is called for it: hotplug operations have the
-    // write side of cpu_hotplug_lock.
+    // stays so until we return, and nobody else is called for it: hotplug operations hold
+    // cpu_hotplug_lock for writing.
     let dead = DeadCpu(cpu, NotThreadSafe);
     if let Some(pool) = crate::pool() {
         pool.drain(Some(&dead));

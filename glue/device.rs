@@ -21,7 +21,7 @@ use kernel::{
 pub(crate) struct DmaDevice<'a>(*mut bindings::device, PhantomData<&'a Device>);
 
 impl<'a> DmaDevice<'a> {
-    /// Wraps what the DMA API was called with.
+    /// Wraps the device that the DMA API was called with.
     ///
     /// # Safety
     ///
@@ -42,7 +42,7 @@ impl<'a> DmaDevice<'a> {
         unsafe { Device::from_raw(self.0) }
     }
 
-    /// All that the device demands of an address; `alloc_align_mask` is the mapping's own demand.
+    /// All requirements of the device on an address; `alloc_align_mask` is the mapping's own.
     pub(crate) fn constraints(self, alloc_align_mask: u64) -> Constraints {
         let mut seg_boundary = 0;
         // SAFETY: By the type invariant the device is valid, and the number can be written.
@@ -54,7 +54,7 @@ impl<'a> DmaDevice<'a> {
         }
     }
 
-    /// Where the device sees the shared memory at `addr`.
+    /// The address at which the device sees the shared memory at `addr`.
     pub(crate) fn address_of(self, addr: Phys) -> u64 {
         // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::cc_swiotlb_dma_addr(self.0, addr.raw()) }
@@ -66,9 +66,9 @@ impl<'a> DmaDevice<'a> {
         unsafe { bindings::cc_swiotlb_serves(self.0) }
     }
 
-    /// Whether the device is ours to serve and can address everything up to `last`, which is what
-    /// [`last_address`] returned, and there is nothing else to it. Quicker than
-    /// [`Self::reaches`], for most devices are like that.
+    /// Whether the device is ours to serve, can address everything up to `last`, which
+    /// [`last_address`] returned, and needs nothing else. Quicker than [`Self::reaches`], and true
+    /// for most devices.
     ///
     /// # Safety
     ///
@@ -83,14 +83,14 @@ impl<'a> DmaDevice<'a> {
         let first = self.address_of(addr);
         // SAFETY: By the type invariant the device is valid.
         let limit = unsafe { bindings::cc_swiotlb_dma_limit(self.0) };
-        // What `DMA_MAPPING_ERROR` is: the address has no translation.
+        // This is `DMA_MAPPING_ERROR`: the address has no translation.
         first != u64::MAX
             && first
                 .checked_add((size as u64).saturating_sub(1))
                 .is_some_and(|last| last <= limit)
     }
 
-    /// Makes the DMA API sync this device's mappings from now on: it has one that is bounced.
+    /// Makes the DMA API sync this device's mappings from now on, as one of them is bounced.
     pub(crate) fn reset_need_sync(self) {
         // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::cc_swiotlb_reset_need_sync(self.0) }
@@ -105,7 +105,7 @@ impl<'a> From<&'a Device> for DmaDevice<'a> {
     }
 }
 
-/// Where devices see the last of `bytes` bytes of memory, counted from address 0, when it is shared.
+/// The address at which devices see the last of the first `bytes` bytes of memory, if shared.
 pub(crate) fn last_address(bytes: usize) -> u64 {
     // SAFETY: Takes any number.
     unsafe { bindings::cc_swiotlb_last_dma_addr((bytes as u64).saturating_sub(1)) }

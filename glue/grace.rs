@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Grace periods of RCU that nobody waits for.
+//! RCU grace periods that nobody waits for.
 
 use kernel::{
     bindings,
@@ -9,8 +9,8 @@ use kernel::{
 
 /// A grace period that has been asked for.
 ///
-/// Once it is over, every RCU read section that was going on when it was asked for has ended, and
-/// what was done in it has happened for whoever sees that it is over.
+/// Once it is over, every RCU read-side critical section that was running when it was asked for has
+/// ended, and its effects are visible to a caller that sees that it is over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GracePeriod(c_ulong);
 
@@ -23,7 +23,7 @@ impl GracePeriod {
 
     /// Whether it is over. Any context.
     pub(crate) fn is_over(self) -> bool {
-        // SAFETY: May be called from any context, with whatever `start()` got.
+        // SAFETY: May be called from any context, with the value that `start()` got.
         unsafe { bindings::poll_state_synchronize_rcu(self.0) }
     }
 }

@@ -29,7 +29,7 @@ __rust_helper void rust_helper_cc_swiotlb_copy(phys_addr_t to, phys_addr_t from,
 	memcpy(phys_to_virt(to), phys_to_virt(from), size);
 }
 
-/* What a device wrote, see swiotlb_bounce(). */
+/* Copies back what a device wrote, see swiotlb_bounce(). */
 __rust_helper void
 rust_helper_cc_swiotlb_copy_back(struct device *dev, phys_addr_t to, phys_addr_t from, size_t size)
 {
@@ -39,7 +39,7 @@ rust_helper_cc_swiotlb_copy_back(struct device *dev, phys_addr_t to, phys_addr_t
 	memcpy(phys_to_virt(to), phys_to_virt(from), size);
 }
 
-/* Each page of a chunk has a count of its own, which is 1 for us. */
+/* Each page of a chunk has its own count, 1 if only we refer to it. */
 __rust_helper bool rust_helper_cc_swiotlb_is_used(phys_addr_t phys, size_t size)
 {
 	struct page *page = phys_to_page(phys), *end = phys_to_page(phys + size - 1);
@@ -76,7 +76,7 @@ __rust_helper bool rust_helper_cc_swiotlb_serves(struct device *dev)
 	return !dev->dma_io_tlb_mem->for_alloc;
 }
 
-/* Whether it also reaches up to there, and nothing else is to be done for it. */
+/* Whether it also reaches all up to @last, and needs nothing else. */
 __rust_helper bool rust_helper_cc_swiotlb_reaches_all(struct device *dev, dma_addr_t last)
 {
 	return !dev->dma_io_tlb_mem->for_alloc &&

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the DMA mapping code calls: thunks that convert, call one method of the pool, and return.
+//! The hooks of the DMA mapping code: thunks that convert, call one method of the pool, and return.
 //!
 //! The declarations are in include/linux/cc_swiotlb.h; `#[export]` checks them against these. All
 //! may be called from any context but NMI.
@@ -39,8 +39,8 @@ unsafe extern "C" fn __cc_swiotlb_map(
     size: usize,
     alloc_align_mask: c_uint,
     dir: dma_data_direction,
-    // Mappings are copied in whatever these say, as swiotlb.c does: the slot must not carry what was
-    // in it before.
+    // The buffer is copied to the slot whatever the attributes say, as in swiotlb.c: the slot must
+    // not keep its old contents.
     attrs: c_ulong,
 ) -> bindings::phys_addr_t {
     // SAFETY: By the safety requirement.
@@ -55,13 +55,13 @@ unsafe extern "C" fn __cc_swiotlb_map(
     raw(pool.map(&request))
 }
 
-/// Maps `size` bytes at `orig` to a slot that this CPU has at hand, and otherwise as swiotlb.c does
-/// it, which comes to [`__cc_swiotlb_map`]. Returns what `swiotlb_map()` does.
+/// Maps `size` bytes at `orig` to a slot of this CPU's stack, or else by way of swiotlb.c, which
+/// calls [`__cc_swiotlb_map`]. Returns the same as `swiotlb_map()`.
 ///
 /// # Safety
 ///
-/// `dev` must be a valid device with a DMA mask, and the buffer must stay until it is unmapped: both
-/// are what the DMA API demands of its callers.
+/// `dev` must be a valid device with a DMA mask, and the buffer must stay until it is unmapped:
+/// both are what the DMA API demands of its callers.
 #[export]
 unsafe extern "C" fn __cc_swiotlb_map_at_hand(
     dev: *mut bindings::device,
@@ -107,8 +107,8 @@ unsafe extern "C" fn __cc_swiotlb_unmap(
 ///
 /// # Safety
 ///
-/// `dev` must be a valid device, the buffer that was mapped must still be there, and it must be an RCU
-/// read-side critical section.
+/// `dev` must be a valid device, the buffer that was mapped must still be there, and the caller
+/// must be in an RCU read-side critical section.
 #[export]
 unsafe extern "C" fn __cc_swiotlb_sync_for_cpu(
     dev: *mut bindings::device,
@@ -122,7 +122,7 @@ unsafe extern "C" fn __cc_swiotlb_sync_for_cpu(
     crate::pool().is_some_and(|pool| unsafe { pool.sync(dev, Phys::new(addr), size, copy) })
 }
 
-/// The same from its original buffer.
+/// As [`__cc_swiotlb_sync_for_cpu`], but copies from the original buffer.
 ///
 /// # Safety
 ///
@@ -160,7 +160,7 @@ unsafe extern "C" fn __cc_swiotlb_zeroes() -> bool {
     crate::params::zero_from_device()
 }
 
-/// Maps `size` bytes at `orig`, which the legacy pool could not do either: the last try.
+/// Maps `size` bytes at `orig` after the legacy pool could not do so either: the last try.
 ///
 /// # Safety
 ///
@@ -181,7 +181,7 @@ unsafe extern "C" fn __cc_swiotlb_map_last(
     raw(pool.map_or(Err(NotMade::Legacy), |pool| pool.map_last(&request)))
 }
 
-/// The largest mapping that `dev` may ask for, in bytes; 0 if that is for the legacy pool to say.
+/// The largest mapping that `dev` may ask for, in bytes; 0 to leave the answer to the legacy pool.
 ///
 /// # Safety
 ///
@@ -194,8 +194,8 @@ unsafe extern "C" fn __cc_swiotlb_max_mapping_size(dev: *mut bindings::device) -
     pool.map_or(0, |pool| pool.max_mapping_bytes(dev))
 }
 
-/// Sets what the kernel was configured with, before anything is mapped: if the command line has set
-/// anything, that was done before.
+/// Sets the parameters to their configured values, before anything is mapped. Has no effect if the
+/// command line has set a parameter, as this was done before that.
 ///
 /// # Safety
 ///
@@ -205,7 +205,7 @@ unsafe extern "C" fn cc_swiotlb_configure() {
     crate::params::configure();
 }
 
-/// Ends the conversions: the machine goes down.
+/// Ends the conversions, because the machine goes down.
 ///
 /// # Safety
 ///
@@ -218,12 +218,12 @@ unsafe extern "C" fn cc_swiotlb_stop() {
 }
 
 impl Request<'_> {
-    /// What the DMA API was called with.
+    /// The request that the DMA API was called with.
     ///
     /// # Safety
     ///
-    /// `dev` must be a valid device for as long as there is the request, and the buffer must stay until
-    /// the mapping is undone.
+    /// `dev` must be a valid device for as long as the request exists, and the buffer must stay
+    /// until the mapping is undone.
     unsafe fn from_raw(
         dev: *mut bindings::device,
         orig: bindings::phys_addr_t,

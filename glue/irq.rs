@@ -2,8 +2,8 @@
 
 //! Interrupts of this CPU, disabled for a few instructions.
 //!
-//! `local_interrupt_disable()` of the `kernel` crate counts how deep it is nested, which takes longer
-//! than all that is done with a stack.
+//! `local_interrupt_disable()` of the `kernel` crate counts how deep it is nested, which takes
+//! longer than all that is done to a stack.
 
 use kernel::{
     bindings,
@@ -24,7 +24,7 @@ impl IrqsOff {
     ///
     /// # Safety
     ///
-    /// What disables interrupts after this, be it of this type or a lock, must be dropped before it.
+    /// Whatever disables interrupts after this, of this type or a lock, must be dropped before it.
     #[inline]
     pub(crate) unsafe fn new() -> Self {
         // SAFETY: May be called at any time.
@@ -33,11 +33,11 @@ impl IrqsOff {
         Self(flags, NotThreadSafe)
     }
 
-    /// What shows others that interrupts are disabled.
+    /// A token that proves that interrupts are disabled.
     #[inline]
     pub(crate) fn token(&self) -> &LocalInterruptDisabled {
-        // SAFETY: By the safety requirement of `new()` they are for as long as `self` lives, and
-        // with it the reference.
+        // SAFETY: By the safety requirement of `new()` they are disabled for as long as `self`
+        // lives, which the reference does not outlive.
         unsafe { LocalInterruptDisabled::assume_disabled() }
     }
 }

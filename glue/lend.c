@@ -17,8 +17,8 @@
  * cc_swiotlb_bounces() - Whether private memory is bounced for a device.
  * @dev: Device that does DMA.
  *
- * Return: %false as well if it does not go through dma-direct, or if what is
- * lent is bounced too.
+ * Return: %false as well if it does not go through dma-direct, or if lent
+ * memory is bounced too.
  */
 bool cc_swiotlb_bounces(struct device *dev)
 {
@@ -32,7 +32,8 @@ EXPORT_SYMBOL_GPL(cc_swiotlb_bounces);
  * cc_swiotlb_lend_buffer() - Lend a buffer whose pages others may refer to.
  * @size: Size in bytes.
  *
- * It contains what the host has seen before. Any context but NMI.
+ * It is not zeroed, and contains what the host has seen before. Any context but
+ * NMI.
  *
  * Return: Physical address, or 0 if there is none.
  */
@@ -43,13 +44,13 @@ phys_addr_t cc_swiotlb_lend_buffer(size_t size)
 EXPORT_SYMBOL_GPL(cc_swiotlb_lend_buffer);
 
 /**
- * cc_swiotlb_take_back_buffer() - Take it back once nobody refers to its pages.
- * @addr: What cc_swiotlb_lend_buffer() returned, or any other address.
+ * cc_swiotlb_take_back_buffer() - Take a buffer back once its pages are unused.
+ * @addr: Address from cc_swiotlb_lend_buffer(), or any other address.
  * @size: Size in bytes, as it was lent.
  *
  * Any context but NMI.
  *
- * Return: Whether the address is one of cc_swiotlb.
+ * Return: Whether the address belongs to cc_swiotlb.
  */
 bool cc_swiotlb_take_back_buffer(phys_addr_t addr, size_t size)
 {
@@ -64,12 +65,12 @@ EXPORT_SYMBOL_GPL(cc_swiotlb_take_back_buffer);
  * @dma_handle: Set to its address for the device.
  * @gfp: Whether the caller may sleep.
  *
- * For a driver that would have small objects mapped, and bounced, again and
+ * For a driver that would otherwise map, and bounce, small objects again and
  * again. The memory is filled with zeroes. It may be mapped as well: that costs
  * no copy.
  *
- * Return: Address of the memory, or %NULL. There is none to be had where private
- * memory is not bounced; the driver does without then.
+ * Return: Address of the memory, or %NULL, always so where private memory is
+ * not bounced; the driver does without it then.
  */
 noinline void *dma_alloc_lent(struct device *dev, size_t size,
 			      dma_addr_t *dma_handle, gfp_t gfp)
@@ -93,7 +94,7 @@ ALLOW_ERROR_INJECTION(dma_alloc_lent, NULL);
 
 /**
  * dma_free_lent() - Free memory that dma_alloc_lent() has allocated.
- * @cpu_addr: Address of the memory, which its device accesses no more, or %NULL.
+ * @cpu_addr: Address of the memory, no longer used by its device, or %NULL.
  * @size: Size that was asked for.
  */
 void dma_free_lent(void *cpu_addr, size_t size)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What borrowers of shared memory call, and dma-direct to recognise what they map: thunks.
+//! Thunks for borrowers of shared memory, and for dma-direct to recognise it when it is mapped.
 //!
 //! The declarations are in include/linux/cc_swiotlb.h; `#[export]` checks them against these.
 
@@ -19,8 +19,8 @@ fn raw(lent: Option<Lent<'_>>) -> bindings::phys_addr_t {
     lent.map_or(0, |lent| lent.into_addr().raw())
 }
 
-/// Lends `size` bytes in pages, of `node` if that is one. May sleep if `may_sleep` says so; any context
-/// but NMI otherwise.
+/// Lends `size` bytes in pages, on `node` if that is a node's number. May sleep if `may_sleep` says
+/// so; any context but NMI otherwise.
 ///
 /// # Safety
 ///
@@ -55,8 +55,8 @@ unsafe extern "C" fn __cc_swiotlb_take_back(addr: bindings::phys_addr_t, size: u
     crate::pool().is_some_and(|pool| pool.take_back(Phys::new(addr), size))
 }
 
-/// Lends `size` bytes of a slot with whatever is in it, for pages that others may come to refer to. Any
-/// context but NMI.
+/// Lends `size` bytes of a slot, not zeroed, as a buffer whose pages others may come to refer to.
+/// Any context but NMI.
 ///
 /// # Safety
 ///
@@ -71,7 +71,7 @@ unsafe extern "C" fn __cc_swiotlb_lend_buffer(size: usize) -> bindings::phys_add
 ///
 /// # Safety
 ///
-/// As for [`__cc_swiotlb_take_back`], but for those who have references to the pages.
+/// As for [`__cc_swiotlb_take_back`], but holders of references to the pages may still access it.
 #[export]
 unsafe extern "C" fn __cc_swiotlb_take_back_buffer(
     addr: bindings::phys_addr_t,

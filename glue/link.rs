@@ -11,8 +11,8 @@ use kernel::sync::atomic::{
 
 /// A reference to something that is never freed, or nothing.
 ///
-/// [`Link::set`] publishes what it refers to with a release store. That pairs with the address
-/// dependency of whoever follows what [`Link::get`] returns, as with `rcu_dereference()`.
+/// [`Link::set`] publishes the target with a release store. That pairs with the address dependency
+/// of an access through the reference that [`Link::get`] returns, as with `rcu_dereference()`.
 ///
 /// # Invariants
 ///
@@ -20,13 +20,13 @@ use kernel::sync::atomic::{
 pub(crate) struct Link<T: Sync + 'static>(Atomic<*mut T>);
 
 impl<T: Sync + 'static> Link<T> {
-    /// Refers to nothing.
+    /// A link that refers to nothing.
     pub(crate) const fn new() -> Self {
         // INVARIANT: Null.
         Self(Atomic::new(ptr::null_mut()))
     }
 
-    /// What it refers to.
+    /// The target of the link.
     #[inline]
     pub(crate) fn get(&self) -> Option<&'static T> {
         let target = read_once(&self.0).cast_const();

@@ -2,13 +2,14 @@
 
 //! Blocks of memory, and their conversion between private and shared.
 //!
-//! A block is of another type in each state. One whose conversion failed is in neither, as far as
-//! anybody can tell, and can only be tried again: a host that refuses may have converted nothing, or a
-//! part. What is dropped in such a state, or shared, is leaked on purpose, for its pages must never be
-//! used again: as alloc_dma_pages() in swiotlb.c does it.
+//! Each state of a block has a type of its own. A block whose conversion failed is in neither
+//! state, as far as anybody can tell, and its conversion can only be tried again: a host that
+//! refuses may have converted nothing, or a part. A block that is dropped in such a state, or while
+//! it is shared, is leaked on purpose, as its pages must never be used again; alloc_dma_pages() in
+//! swiotlb.c does the same.
 //!
-//! On SEV-SNP the kernel ends the guest at a refused page state change, so that a refusal is never
-//! seen here. On TDX the host may have converted a part before it refused.
+//! On SEV-SNP the kernel ends the guest at a refused page state change, so a refusal is never seen
+//! here. On TDX the host may have converted a part before it refused.
 
 use crate::pool::address::Phys;
 use core::mem::ManuallyDrop;
@@ -65,8 +66,8 @@ impl PrivateMemory {
 
 impl Drop for PrivateMemory {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant it is ours and of that order. It is private, so that anybody may
-        // use it: what is not, or may not be, is in a `ManuallyDrop`.
+        // SAFETY: By the type invariant it is ours and of that order. It is private, so that
+        // anybody may use it: memory that is not, or may not be, is in a `ManuallyDrop`.
         unsafe { bindings::cc_swiotlb_free_block(self.base.raw(), self.order) };
     }
 }
@@ -83,7 +84,7 @@ pub(crate) struct SharedMemory(ManuallyDrop<PrivateMemory>);
 
 impl From<PrivateMemory> for UnsureMemory {
     fn from(memory: PrivateMemory) -> Self {
-        // What is private is gone before the host can look, whatever a conversion does to it.
+        // Private data is erased before the host can see it, whatever a conversion does.
         memory.zero();
         Self(ManuallyDrop::new(memory))
     }
@@ -103,7 +104,7 @@ impl UnsureMemory {
         if unsafe { bindings::cc_swiotlb_share(self.0.vaddr(), 1 << self.0.order) } != 0 {
             return Err(self);
         }
-        // Conversion leaves anything in it, depending on the platform.
+        // Conversion may leave anything in it, depending on the platform.
         self.0.zero();
         Ok(SharedMemory(self.0))
     }
@@ -128,23 +129,23 @@ impl SharedMemory {
     ///
     /// Nobody else may access the memory any more.
     pub(crate) unsafe fn make_private(self) -> Result<(), UnsureMemory> {
-        // What was bounced is gone before the pages change hands, whatever the conversion does.
+        // Bounced data is erased before the pages change hands, whatever the conversion does.
         self.0.zero();
         // SAFETY: The range is a block of the direct map, page-aligned, and ours.
         if unsafe { bindings::cc_swiotlb_unshare(self.0.vaddr(), 1 << self.0.order) } != 0 {
             return Err(UnsureMemory(self.0));
         }
-        // Conversion leaves anything in it, depending on the platform and the host.
+        // Conversion may leave anything in it, depending on the platform and the host.
         self.0.zero();
         drop(ManuallyDrop::into_inner(self.0));
         Ok(())
     }
 }
 
-/// Whether anybody but their owner refers to one of the pages that `bytes` bytes of ours at `addr` lie
-/// in. Any context.
+/// Whether anybody but the owner refers to one of the pages of the `bytes` bytes at `addr`, which
+/// are ours. Any context.
 pub(crate) fn is_used(addr: Phys, bytes: usize) -> bool {
-    // SAFETY: Reads counts in the descriptions of pages, which memory of ours has.
+    // SAFETY: Reads reference counts in `struct page`, which all our memory has.
     unsafe { bindings::cc_swiotlb_is_used(addr.raw(), bytes) }
 }
 
@@ -154,7 +155,7 @@ pub(crate) fn now_ms() -> u64 {
     unsafe { bindings::cc_swiotlb_now_ms() }
 }
 
-/// Page frames up to the last one that can ever be memory.
+/// Number of page frames up to the last one that can ever be memory.
 pub(crate) fn frames() -> usize {
     // SAFETY: Reads two numbers that are fixed after boot.
     unsafe { bindings::cc_swiotlb_nr_directory_pages() as usize }

@@ -44,22 +44,22 @@ pub(crate) fn wanted() -> bool {
     unsafe { kernel::bindings::cc_swiotlb_wanted() }
 }
 
-/// Whether this is an interrupt, or interrupts that are put off are disabled as in the network's
-/// transmission: what maps here has one mapping at a time.
+/// Whether this is interrupt context, or softirqs are disabled, as when the network stack
+/// transmits: such callers have one mapping at a time.
 pub(crate) fn in_interrupt() -> bool {
     // SAFETY: Looks at this CPU's counters only.
     unsafe { kernel::bindings::cc_swiotlb_in_interrupt() }
 }
 
-/// What the calling thread allocates starts no I/O from now on, which could be waiting for it; but
-/// for blocks of memory, see [`memory::PrivateMemory::new`].
+/// Makes allocations of the calling thread start no I/O from now on, as that could be waiting for
+/// the thread; except those of blocks of memory, see [`memory::PrivateMemory::new`].
 pub(crate) fn no_io() {
     // SAFETY: Changes a flag of the current task, which nobody else does.
     unsafe { kernel::bindings::cc_swiotlb_no_io() }
 }
 
-/// Asks to be called when memory is short, and when a CPU has died. Without that, what can be given
-/// back goes back later, and what a dead CPU holds stays there.
+/// Asks to be called when memory is short, and when a CPU has died. Without that, memory is given
+/// back later than it could be, and the slots that a dead CPU holds stay there.
 ///
 /// May sleep.
 pub(crate) fn register() -> Result {

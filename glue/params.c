@@ -12,7 +12,7 @@
 #undef MODULE_PARAM_PREFIX
 #define MODULE_PARAM_PREFIX "cc_swiotlb."
 
-/* A parameter that cc_swiotlb_set_NAME() parses and cc_swiotlb_get_NAME() prints. */
+/* cc_swiotlb_set_NAME() parses a parameter, cc_swiotlb_get_NAME() prints it. */
 #define TEXT_OPS(name)								\
 static int name##_set(const char *val, const struct kernel_param *kp)		\
 {										\

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The shrinker, the CPU hotplug callback and work on other CPUs, which the
- * kernel crate has no means for.
+ * kernel crate has no abstractions for.
  */
 
 #define pr_fmt(fmt) "cc_swiotlb: " fmt
@@ -44,8 +44,8 @@ static unsigned long count(struct shrinker *shrinker, struct shrink_control *sc)
 }
 
 /*
- * Converting sleeps and allocates: kccd does it, as much as is asked for, and
- * this does not wait. Nothing is free yet when it returns.
+ * Converting sleeps and allocates, so kccd does it, as much as is asked for.
+ * This does not wait: nothing has been freed yet when it returns.
  */
 static unsigned long scan(struct shrinker *shrinker, struct shrink_control *sc)
 {
@@ -63,7 +63,7 @@ static int cpu_dead(unsigned int cpu)
  * cc_swiotlb_register() - Register the shrinker and the hotplug callback.
  *
  * To be called once, before anything is drained. Context: may sleep.
- * Return: 0 or a negative error, and what could be registered is.
+ * Return: 0 or a negative error; what could be registered stays registered.
  */
 int cc_swiotlb_register(void)
 {
@@ -75,11 +75,11 @@ int cc_swiotlb_register(void)
 	if (shrinker) {
 		shrinker->count_objects = count;
 		shrinker->scan_objects = scan;
-		/* A chunk is what can be given back at a time. */
+		/* Memory is given back a chunk at a time. */
 		shrinker->batch = SZ_2M / PAGE_SIZE;
 		shrinker_register(shrinker);
 	}
-	/* In the prepare section, where a CPU that goes down is dead already. */
+	/* In the prepare section a CPU that goes down is already dead. */
 	ret = cpuhp_setup_state_nocalls(CPUHP_BP_PREPARE_DYN,
 					"cc_swiotlb:dead", NULL, cpu_dead);
 	if (ret < 0)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the shrinker calls: thunks.
+//! Thunks for the shrinker.
 //!
 //! They run in reclaim, in the middle of any allocation, kccd's own included. So they take no lock
-//! but the bell's, allocate nothing and convert nothing: kccd does, soon.
+//! but the bell's, allocate nothing and convert nothing: kccd does so, soon.
 
 use kernel::{
     page::PAGE_SHIFT,
@@ -20,7 +20,7 @@ unsafe extern "C" fn cc_swiotlb_spare_pages() -> c_ulong {
     crate::pool().map_or(0, |pool| pool.spare_bytes() as usize >> PAGE_SHIFT)
 }
 
-/// Makes kccd give so many pages back.
+/// Makes kccd give `pages` pages back.
 ///
 /// # Safety
 ///

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files in /sys/kernel/mm, which the kernel crate has no means for.
+//! Files in /sys/kernel/mm, which the `kernel` crate has no abstraction for.
 
 use super::text;
 use crate::pool::show::Value;
@@ -27,13 +27,13 @@ pub(crate) struct File {
     pub(crate) value: Value,
 }
 
-// SAFETY: Nothing of it ever changes.
+// SAFETY: It never changes.
 unsafe impl Sync for File {}
 
 impl File {
-    /// A file that is nowhere yet.
+    /// A file that is not in sysfs yet.
     pub(crate) const fn new(name: &'static CStr, value: Value) -> Self {
-        // SAFETY: Pointers, functions that may be missing, and numbers: all zeroes is a valid value.
+        // SAFETY: All zeroes is a valid value: it has pointers, optional functions, and numbers.
         let mut raw: bindings::kobj_attribute = unsafe { mem::zeroed() };
         raw.attr.name = as_char_ptr_in_const_context(name);
         raw.attr.mode = 0o444;
@@ -64,8 +64,8 @@ pub(crate) struct Folder(*mut bindings::kobject);
 impl Folder {
     /// `/sys/kernel/mm`.
     pub(crate) fn mm() -> Self {
-        // SAFETY: Set once, by a postcore_initcall(), and null, which stands for `/sys`, if that
-        // failed.
+        // SAFETY: Set once, by a postcore_initcall(). If that failed it is null, which stands for
+        // `/sys`.
         Self(unsafe { ptr::addr_of!(bindings::mm_kobj).read() })
     }
 
@@ -79,7 +79,7 @@ impl Folder {
     /// Makes files in it. May sleep.
     pub(crate) fn files(&self, files: &'static [File]) -> Result {
         files.iter().try_for_each(|file| {
-            // Of all of the file, which `show()` comes back to.
+            // Made from a pointer to the whole file, since `show()` casts it back to one.
             let attr = ptr::from_ref(file).cast();
             // SAFETY: The kobject is there, and the file, which begins with its attribute, stays.
             to_result(unsafe { bindings::sysfs_create_file_ns(self.0, attr, ptr::null_mut()) })

@@ -25,16 +25,16 @@ pub(super) unsafe fn print(page: *mut c_char, value: impl fmt::Display) -> Resul
     Ok(out.bytes_written() as c_int)
 }
 
-/// The thunks of a parameter, see params.c: its name, and what of [`params`] is its value.
+/// The thunks of a parameter, see params.c: its name, and the function in [`params`] that reads it.
 macro_rules! text_parameter {
     ($name:ident, $value:ident) => {
         paste! {
-            /// Sets the parameter, to the text without the line feed that `echo` leaves.
+            /// Sets the parameter to `text`, without the line feed that `echo` appends.
             ///
             /// # Safety
             ///
-            /// `text` must be a valid string: without one parse_one() in kernel/params.c calls
-            /// nothing.
+            /// `text` must be a valid string. parse_one() in kernel/params.c makes no call without
+            /// one.
             #[export]
             unsafe extern "C" fn [<cc_swiotlb_set_ $name>](text: *const c_char) -> c_int {
                 params::configure();

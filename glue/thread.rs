@@ -11,15 +11,15 @@ use kernel::{
 /// The best nice value.
 const MIN_NICE: c_long = -20;
 
-/// Starts a thread called `name` that gets as much of a CPU as an ordinary thread can, and that ends with
-/// `work`, which may sleep. There is no `%` in the name.
+/// Starts a thread called `name` that gets as much CPU time as an ordinary thread can. It runs
+/// `work`, which may sleep, and ends with it. The name must not contain a `%`.
 ///
 /// May sleep. If it cannot be started, `work` is never dropped.
 pub(crate) fn spawn<W: FnMut() + Send + 'static>(name: &'static CStr, work: W) -> Result {
     let work = KBox::new(work, GFP_KERNEL)?;
     // SAFETY:
-    // - `main::<W>` takes what is passed to it, and is called once.
-    // - The name is a format that consumes nothing.
+    // - `main::<W>` takes ownership of the pointer that is passed to it, and is called once.
+    // - The name is a format string that takes no arguments.
     let task = from_err_ptr(unsafe {
         bindings::kthread_create_on_node(
             Some(main::<W>),
@@ -37,7 +37,7 @@ pub(crate) fn spawn<W: FnMut() + Send + 'static>(name: &'static CStr, work: W) -
     Ok(())
 }
 
-/// What the kthread calls.
+/// The function that the kthread calls.
 ///
 /// # Safety
 ///

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The life of a chunk: how memory is shared, becomes a part of the pool, and is made private again.
+//! The life of a chunk: how memory is shared, becomes part of the pool, and is made private again.
 //!
-//! Memory that the host refuses to share is kept and tried again before any other: nobody knows its
-//! state until a conversion succeeds, so that it counts as shared. Memory that it refuses to take back
-//! is shared once more and used again; if that is refused too it is kept in the same way, and nothing
-//! else is given back before it is shared. So one chunk at most is in doubt, and none is lost.
+//! Memory that the host refuses to share is kept and tried again before any other. Its state is
+//! unknown until a conversion succeeds, so it counts as shared. Memory that the host refuses to
+//! make private is shared once more and used again; if that is refused too it is kept in the same
+//! way, and nothing else is given back before it is shared. So at most one chunk is in an unknown
+//! state, and none is lost.
 //!
 //! A chunk that leaves has no slot in use. But a driver may be in the middle of a sync of a mapping
-//! that is over; so its memory is given up only after a grace period of RCU, which nobody waits for.
+//! that is over, so the memory is given up only after an RCU grace period, which nobody waits for.
 //!
-//! Allocations of kccd's own wait for nothing: small ones that must not start I/O are tried for ever
-//! otherwise. Those for page tables, when a part of a large page is converted, are not its own.
+//! kccd's own allocations never wait: small ones that must not start I/O would be retried for ever.
+//! Those of page tables, when a part of a large page is converted, are not its own.
 
 use super::Kccd;
 use crate::{
@@ -45,30 +46,30 @@ struct Refused {
     memory: UnsureMemory,
     /// The node that it is for.
     node: usize,
-    /// Whether it was shared once, and refused when it should become private.
+    /// Whether it was shared before, and the host refused to make it private.
     was_shared: bool,
 }
 
-/// What kccd holds that is not in the pool.
+/// Memory and descriptions that kccd holds outside the pool.
 #[derive(Default)]
 pub(super) struct Holdings {
     /// Memory that the host has refused to share.
     refused: Option<Refused>,
-    /// Descriptions without memory.
+    /// Descriptions of chunks, without memory.
     vacant: KVec<&'static Chunk>,
-    /// Chunks on their way out, and how long they have to wait.
+    /// Chunks on their way out, and the grace periods that they have to wait for.
     pub(super) leaving: KVec<(&'static Chunk, GracePeriod)>,
 }
 
 impl Holdings {
-    /// Bytes that are in no stock and count as shared: what is on its way out, and what was refused.
+    /// Bytes that are in no stock and count as shared: chunks on their way out, and refused memory.
     pub(super) fn bytes(&self) -> u64 {
         let spans = self.leaving.iter().map(|(chunk, _)| chunk.span_count());
         let refused = self.refused.as_ref().map_or(0, |it| it.memory.bytes());
         (spans.sum::<usize>() * SPAN_BYTES + refused) as u64
     }
 
-    /// Bytes that were shared, and that the host has refused to make private and to share again.
+    /// Shared bytes that the host has refused both to make private and to share again.
     pub(super) fn leaked_bytes(&self) -> u64 {
         let leaked = self.refused.as_ref().filter(|it| it.was_shared);
         leaked.map_or(0, |it| it.memory.bytes() as u64)
@@ -89,11 +90,12 @@ impl Holdings {
         self.refused.is_some() || leaving.any(|(chunk, _)| chunk.node() == node)
     }
 
-    /// Whether a chunk has left that nobody can use any more.
+    /// Whether a chunk has left and nobody can use it any more.
     pub(super) fn has_left(&self) -> bool {
         let is_over = self.leaving.first().map(|(_, grace)| grace.is_over());
         if is_over == Some(false) {
-            // Where normal and expedited ones overlap, one may end unnoticed: then the next is.
+            // Where normal and expedited grace periods overlap, the end of one may go unnoticed:
+            // the end of the next one is noticed then.
             GracePeriod::start();
         }
         is_over.unwrap_or(false)
@@ -101,8 +103,7 @@ impl Holdings {
 }
 
 impl Kccd {
-    /// Adds memory to the stock of `node`: a chunk that is about to leave, or else memory that it
-    /// shares.
+    /// Adds memory to the stock of `node`: a chunk on its way out, or else memory that it shares.
     ///
     /// May sleep, and takes long. An error says what is in the way.
     pub(super) fn grow_node(&mut self, node: usize) -> Result<(), Obstacle> {
@@ -115,12 +116,12 @@ impl Kccd {
         self.share_one(node)
     }
 
-    /// Shares the memory that was refused last time, or else new memory for `node`, and adds it to the
-    /// stock of its node, see [`Self::grow_node`].
+    /// Shares the memory that was refused last time, or else new memory for `node`, and adds it to
+    /// the stock of its node, see [`Self::grow_node`].
     fn share_one(&mut self, node: usize) -> Result<(), Obstacle> {
-        // First all that can fail without a loss.
+        // First everything that can fail without losing memory.
         let chunk = self.vacant_chunk().or_else(|_| {
-            // Where memory can be compacted for a chunk there is room for its description.
+            // Where memory can be compacted for a chunk, there is room for its description as well.
             drop(self.private_memory(node)?);
             self.vacant_chunk().map_err(|_| Obstacle::NoMemory)
         })?;
@@ -139,7 +140,7 @@ impl Kccd {
             Obstacle::Host
         })?;
         let bytes = memory.bytes();
-        // It is on top.
+        // This is `chunk`, which is on top.
         self.holdings.vacant.pop();
         chunk.place(memory, node);
         self.enlist(chunk);
@@ -166,7 +167,7 @@ impl Kccd {
         }
     }
 
-    /// A description of a chunk for the next one, with all records, left on top of the vacant ones.
+    /// The description for the next chunk, with all its records, left on top of the vacant ones.
     fn vacant_chunk(&mut self) -> Result<&'static Chunk> {
         let vacant = &mut self.holdings.vacant;
         let chunk = match vacant.last() {
@@ -183,7 +184,7 @@ impl Kccd {
         Ok(chunk)
     }
 
-    /// Memory for a chunk, or for a single span where there is no more.
+    /// Memory for a chunk, or for a single span if there is no more.
     fn private_memory(&self, node: usize) -> Result<PrivateMemory, Obstacle> {
         let sizes = [CHUNK_BYTES, SPAN_BYTES];
         let found = sizes.into_iter().find_map(|bytes| {
@@ -197,8 +198,8 @@ impl Kccd {
         })
     }
 
-    /// Takes an unbound chunk of `node` out of the pool, to be given back before long. Returns its
-    /// size in bytes, [`None`] if there is none. May sleep.
+    /// Takes an unbound chunk of `node` out of the pool, to be given back soon. Returns its size in
+    /// bytes, [`None`] if there is none. May sleep.
     pub(super) fn remove(&mut self, node: usize) -> Option<usize> {
         let Holdings {
             leaving, vacant, ..
@@ -215,13 +216,13 @@ impl Kccd {
         Some(chunk.span_count() * SPAN_BYTES)
     }
 
-    /// Makes the chunk private that has left first, see [`Holdings::has_left`]. Returns whether the
+    /// Makes the chunk that left first private, see [`Holdings::has_left`]. Returns whether the
     /// host did.
     ///
     /// May sleep, and takes long.
     pub(super) fn make_one_private(&mut self) -> Option<bool> {
-        // A host that has refused gets no more to refuse. The cap is as far away as before: what was
-        // refused counts already.
+        // A host that has refused memory gets no more to refuse. The cap comes no closer by this:
+        // refused memory counts already.
         if let Some(Refused { node, .. }) = self.holdings.refused {
             return Some(self.share_one(node).is_ok());
         }
@@ -229,8 +230,9 @@ impl Kccd {
         let memory = chunk.take_memory()?;
         let (node, bytes) = (chunk.node(), memory.bytes());
         let begun = Instant::<Monotonic>::now();
-        // SAFETY: No slot of it was in use when it left, and none was handed out since: it is in no
-        // stock. Syncs of mappings that were over were in RCU sections that have ended.
+        // SAFETY: No slot of the chunk was in use when it left, and none was handed out since: it
+        // is in no stock. Syncs of mappings that were over ran in RCU read-side critical sections
+        // that have ended.
         let refused = unsafe { memory.make_private() }.err();
         // There is room: `remove()` made it.
         let _ = self.holdings.vacant.push_within_capacity(chunk);
@@ -239,7 +241,7 @@ impl Kccd {
         if let Some(memory) = refused {
             given_back.failed.add(1);
             self.holdings.refuse(memory, node, true);
-            // It may be private by now, or a part of it. If the host shares it, it goes on serving.
+            // All or a part of it may be private by now. If the host shares it, it is used again.
             let _ = self.share_one(node);
         }
         let ns = begun.elapsed().as_nanos().max(0) as u64;
@@ -254,7 +256,7 @@ impl Kccd {
     }
 }
 
-/// What a chunk would take if `bytes` took `ns` nanoseconds.
+/// How long a chunk would take, in nanoseconds, if `bytes` bytes took `ns`.
 fn per_chunk(ns: u64, bytes: usize) -> u64 {
     ns.saturating_mul((CHUNK_BYTES / bytes.max(1)) as u64)
 }

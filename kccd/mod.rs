@@ -2,9 +2,10 @@
 
 //! kccd: the kernel thread that converts memory, so that no mapping ever has to.
 //!
-//! It looks at how the pool stands, asks [`policy`] what to do, does it, and looks again. [`memory`]
-//! is the life of a chunk. What fails is tried again after a pause that belongs to what failed:
-//! nothing keeps kccd from doing the rest, or from hearing the bell for more than a few milliseconds.
+//! It looks at how the pool stands, asks [`policy`] what to do, does it, and looks again.
+//! [`memory`] is the life of a chunk. An action that fails is tried again after a pause of its own:
+//! no failure keeps kccd from doing the rest, or from hearing the bell for more than a few
+//! milliseconds.
 
 mod memory;
 mod policy;
@@ -49,10 +50,10 @@ pub(crate) use policy::Idle;
 /// milliseconds.
 const SOON_MS: u32 = 10;
 
-/// For how long the kernel's wish for memory is kept, in milliseconds.
+/// How long a request of the kernel for memory is remembered, in milliseconds.
 const WANTED_MS: u64 = 500;
 
-/// How often CPUs are asked for what they hold while mappings are refused, in milliseconds.
+/// How often CPUs are asked to return slots while mappings are refused, in milliseconds.
 const DRAIN_MS: u64 = 50;
 
 /// kccd.
@@ -65,20 +66,20 @@ pub(crate) struct Kccd {
 /// What kccd remembers from one round to the next. Times are in milliseconds since boot.
 #[derive(Default)]
 struct State {
-    /// What the policy is asked with.
+    /// The input of the policy.
     nodes: KVec<NodeView>,
     view: View,
     window_began_ms: u64,
     drained_ms: u64,
-    /// What a chunk takes to convert, in nanoseconds.
+    /// How long it takes to convert a chunk, in nanoseconds.
     chunk_ns: u64,
     wanted_until_ms: u64,
     idle: Idle,
 }
 
 impl State {
-    /// The kernel wants `bytes` more, which are what it was told could be spared: so it never wants more
-    /// than `spare_bytes`, however often it asks before kccd has come to it.
+    /// Notes that the kernel wants `bytes` more. It asks for what it was told could be spared, so
+    /// it never wants more than `spare_bytes`, however often it asks before kccd gets to it.
     fn want(&mut self, bytes: u64, spare_bytes: u64) {
         let wanted_bytes = self.view.wanted_bytes.saturating_add(bytes);
         self.view.wanted_bytes = wanted_bytes.min(spare_bytes);
@@ -87,8 +88,8 @@ impl State {
         }
     }
 
-    /// A chunk that idled leaves: says when the next one may go. Those that idle now are to be gone
-    /// when the window ends, if there is no price.
+    /// Sets when the next idle chunk may leave, after one has left. Without a price, all chunks
+    /// that idle now are to be gone when the window ends.
     fn pace(&mut self) {
         let spans: u64 = self.nodes.iter().map(NodeView::idle_spans).sum();
         let chunks = spans / SPANS_PER_CHUNK as u64;
@@ -98,7 +99,7 @@ impl State {
         view.give_back_at_ms = view.now_ms + self.idle.pause_ms(self.chunk_ns, left_ms, chunks);
     }
 
-    /// Giving a chunk back is over: where that has a price, says when it is paid for.
+    /// After a chunk was given back: where that has a price, sets when it is paid for.
     fn paid(&mut self, now_ms: u64) {
         if self.idle == Idle::Priced {
             self.view.give_back_at_ms = now_ms + self.idle.pause_ms(self.chunk_ns, 0, 1);
@@ -107,7 +108,7 @@ impl State {
 }
 
 impl Kccd {
-    /// Serves `pool`. May sleep.
+    /// Makes a kccd that serves `pool`, without its thread. May sleep.
     pub(crate) fn new(pool: &'static Pool) -> Result<Self> {
         let nodes = pool.nodes().count();
         Ok(Self {
@@ -122,7 +123,7 @@ impl Kccd {
         })
     }
 
-    /// What the thread does. May sleep.
+    /// Runs the thread's main loop. May sleep.
     pub(crate) fn run(&mut self) {
         glue::no_io();
         while !self.pool.bell.is_stopped() {
@@ -131,13 +132,14 @@ impl Kccd {
         }
     }
 
-    /// Does what can be done at once, before the thread runs. May sleep. Says what is in the way.
+    /// Does all that can be done at once, before the thread runs. May sleep. Returns the obstacle
+    /// to doing more, if there is one.
     pub(crate) fn fill(&mut self) -> Option<&'static str> {
         self.round();
         self.pool.refusals.obstacle()
     }
 
-    /// Does all that there is to do. Returns for how long to be deaf and to sleep.
+    /// Does all that there is to do. Returns how long to be deaf and to sleep, in milliseconds.
     fn round(&mut self) -> (u32, Option<u32>) {
         let mut did_anything = false;
         loop {
@@ -159,7 +161,7 @@ impl Kccd {
         }
     }
 
-    /// Sees how the pool stands, after telling it what the parameters ask for.
+    /// Looks at how the pool stands, after applying the parameters to it.
     fn look(&mut self) {
         self.state.view.now_ms = machine::now_ms();
         self.pool.retry_deferred(machine::is_used);
@@ -197,19 +199,19 @@ impl Kccd {
         let view = &mut state.view;
         view.shared_bytes = self.pool.shared_bytes() + self.holdings.bytes();
         view.max_bytes = params::max_bytes();
-        // What is in doubt is the first thing to try again.
+        // Memory in an unknown state is the first to be tried again.
         view.has_left = leaked_bytes > 0 || self.holdings.has_left();
         view.window_ends_ms = memory_ms.map(|ms| state.window_began_ms + window_ms(ms));
         view.cached_spans = self.pool.cached_spans();
     }
 
-    /// Hears what others want.
+    /// Takes the requests of others.
     fn hear(&mut self) {
         let state = &mut self.state;
         let bell = &self.pool.bell;
         let now_ms = state.view.now_ms;
         let bytes = bell.wanted_pages.take().saturating_mul(PAGE_SIZE as u64);
-        // What CPUs hold comes home, see below.
+        // The slots that CPUs hold come home, see below.
         let cached_bytes = self.pool.cached_spans() * SPAN_BYTES as u64;
         state.want(bytes, self.pool.spare_bytes() + cached_bytes);
         let idle = params::idle();
@@ -217,7 +219,7 @@ impl Kccd {
             state.idle = idle;
             state.view.give_back_at_ms = 0;
         }
-        // While mappings are refused or memory is short, CPUs should hold nothing that they do not use.
+        // While mappings are refused or memory is short, CPUs should hold no unused slots.
         let is_short = bell.cries.take() > 0 || bytes > 0;
         if is_short && now_ms >= state.drained_ms + DRAIN_MS {
             state.drained_ms = now_ms;
@@ -251,17 +253,17 @@ impl Kccd {
             view.wanted_bytes = view.wanted_bytes.saturating_sub(bytes as u64);
             self.state.pace();
         } else {
-            // There is no memory to remember it with.
+            // There is no memory to keep track of such a chunk.
             view.private.note(false, machine::now_ms());
         }
     }
 
-    /// Makes a chunk private that has left.
+    /// Makes a chunk that has left private.
     fn make_private(&mut self) {
         if let Some(done) = self.make_one_private() {
             let now_ms = machine::now_ms();
             self.state.view.private.note(done, now_ms);
-            // What failed was paid for all the same.
+            // A conversion that failed has its price as well.
             self.state.paid(now_ms);
         }
     }
@@ -274,8 +276,8 @@ impl Kccd {
         self.state.window_began_ms = machine::now_ms();
     }
 
-    /// Before kccd sleeps: notes what is in its way, and has the stocks ring for what would change
-    /// that. Returns for how long to sleep.
+    /// Prepares to sleep: notes the obstacle, and has the stocks ring when kccd may have something
+    /// to do. Returns how long to sleep.
     fn listen(&mut self, timeout_ms: Option<u32>) -> Option<u32> {
         let state = &mut self.state;
         let (nodes, view) = (&state.nodes, &mut state.view);
@@ -293,17 +295,17 @@ impl Kccd {
             node.stock
                 .listen(low.min(it.unbound), timeout_ms.is_none().then_some(high));
         }
-        // It may have happened since we looked.
+        // This may have happened since we looked.
         self.pool.tell();
-        // Something will be there before long.
+        // There will be something to do soon.
         let is_waiting = !self.holdings.leaving.is_empty() || self.pool.has_deferred();
         let soon = (view.wanted_bytes > 0 || is_waiting).then_some(SOON_MS);
         [timeout_ms, soon].into_iter().flatten().min()
     }
 }
 
-/// How long a window is, where a need is remembered for at least `memory_ms`: the window in which it
-/// ends may be over at once, and is followed by all others.
+/// The length of a window if a need is remembered for at least `memory_ms`: the window in which the
+/// need ends may be over at once, and all other windows follow it.
 fn window_ms(memory_ms: u64) -> u64 {
     memory_ms.div_ceil(WINDOWS as u64 - 1)
 }

@@ -11,22 +11,22 @@ use crate::pool::{
 };
 use kernel::fmt;
 
-/// The share of time that may be spent on giving back: one part in so many.
+/// The share of time that may be spent on giving back: one part in this many.
 const GIVE_BACK_SHARE: u64 = 1000;
 
-/// The shortest time that memory idles before it is given back, if no parameter says it.
+/// The shortest time that memory idles before it is given back, if no parameter sets it.
 const SHORTEST_IDLE_MS: u64 = 10_000;
 
-/// How long kccd is deaf after it could do nothing, in milliseconds.
+/// How long kccd is deaf after a round in which it could do nothing, in milliseconds.
 pub(crate) const DEAF_MS: u32 = 4;
 
 /// When memory that idles is given back.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) enum Idle {
-    /// When that takes no more than a thousandth of the time.
+    /// When giving back takes no more than a thousandth of the time.
     #[default]
     Priced,
-    /// After so many milliseconds; all of it within twice as many.
+    /// After this many milliseconds; all of it within twice as many.
     Ms(u64),
     /// Never.
     Never,
@@ -44,8 +44,8 @@ impl fmt::Display for Idle {
 }
 
 impl Idle {
-    /// For how long a need is remembered at least, in milliseconds, where a chunk takes `chunk_ns` to
-    /// convert; [`None`] for ever.
+    /// The shortest time that a need is remembered, in milliseconds, if a chunk takes `chunk_ns` to
+    /// convert; [`None`] if for ever.
     pub(crate) fn memory_ms(self, chunk_ns: u64) -> Option<u64> {
         match self {
             Self::Priced => Some((chunk_ns * GIVE_BACK_SHARE / 1_000_000).max(SHORTEST_IDLE_MS)),
@@ -54,7 +54,7 @@ impl Idle {
         }
     }
 
-    /// The pause between two chunks that are given back, in milliseconds, if so many chunks are to
+    /// The pause between two chunks that are given back, in milliseconds, if `chunks` chunks are to
     /// go in `left_ms`.
     pub(crate) fn pause_ms(self, chunk_ns: u64, left_ms: u64, chunks: u64) -> u64 {
         match self {
@@ -64,7 +64,7 @@ impl Idle {
     }
 }
 
-/// When something may be tried again that can fail.
+/// When an action that can fail may be tried again.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Retry {
     /// At this time, in milliseconds since boot.
@@ -74,8 +74,9 @@ pub(crate) struct Retry {
 }
 
 impl Retry {
-    /// Notes at `now_ms` whether it was done. The pause after a failure is 10 ms, doubled with each
-    /// failure, up to half a second. So growth is back within a second after its obstacle is gone.
+    /// Notes at `now_ms` whether it succeeded. The pause after a failure is 10 ms, doubled with
+    /// each failure, up to half a second. So growth resumes within a second after its obstacle is
+    /// gone.
     pub(crate) fn note(&mut self, done: bool, now_ms: u64) {
         self.pause_ms = match done {
             true => 0,
@@ -88,10 +89,10 @@ impl Retry {
 /// How a NUMA node stands, in spans.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct NodeView {
-    /// Spans that the watermark asks for, and what is ready in slots and in spans.
+    /// Spans that the watermark asks for, and those that are ready, as slots and as spans.
     pub(crate) watermark: u64,
     pub(crate) ready: u64,
-    /// Spans that are unbound, that are bound, and the most that were bound in memory.
+    /// Spans that are unbound, that are bound, and the remembered peak of the latter.
     pub(crate) unbound: u64,
     pub(crate) bound: u64,
     pub(crate) demand: u64,
@@ -100,27 +101,27 @@ pub(crate) struct NodeView {
     pub(crate) bindable: u64,
     /// Whether a whole chunk is unbound.
     pub(crate) has_whole: bool,
-    /// Whether there is memory to grow by that counts as shared already: it is on its way out, or was
-    /// refused.
+    /// Whether there is memory to grow by that counts as shared already, as it is on its way out or
+    /// was refused.
     pub(crate) has_counted: bool,
     pub(crate) grow: Retry,
     pub(crate) bind: Retry,
 }
 
 impl NodeView {
-    /// What should be ready beside `used` spans.
+    /// How many spans should be ready beside `used` ones.
     fn beside(&self, used: u64) -> u64 {
         self.watermark.max(used / BESIDE_USED)
     }
 
-    /// How many spans should be unbound, whatever part of those that there are is in use.
+    /// How many spans should be unbound, however many of all spans are in use.
     pub(crate) fn low_spans(&self) -> u64 {
         let all = self.bound + self.unbound;
         self.watermark.max(all / (BESIDE_USED + 1))
     }
 
-    /// What is missing: of all that should be ready, and of what should be ready for every class, which
-    /// is half of it.
+    /// How many spans are missing, of all that should be ready, and of the half of them that should
+    /// be ready for every class.
     pub(crate) fn missing(&self) -> u64 {
         let wanted = self.beside(self.bound);
         let ready = wanted.saturating_sub(self.ready);
@@ -129,47 +130,47 @@ impl NodeView {
         ready.max(for_all).max(bind)
     }
 
-    /// Spans beyond `used` ones and what should be ready beside them.
+    /// Spans beyond `used` ones and those that should be ready beside them.
     fn surplus(&self, used: u64) -> u64 {
         (self.bound + self.unbound).saturating_sub(used + self.beside(used))
     }
 
-    /// The same beyond the most that was in use as far as it is remembered.
+    /// The surplus beyond the remembered peak of spans in use.
     pub(crate) fn idle_spans(&self) -> u64 {
         self.surplus(self.demand)
     }
 
-    /// The same beyond what is in use now.
+    /// The surplus beyond the spans that are in use now.
     pub(crate) fn unused_spans(&self) -> u64 {
         self.surplus(self.bound)
     }
 
     fn can_give(&self, spans: u64) -> bool {
         let chunk = SPANS_PER_CHUNK as u64;
-        // What would have to come back to be bound stays.
+        // Spans that would have to come back to be bound are kept.
         let can_bind = self.to_bind == 0 || self.bindable >= self.to_bind + chunk;
         self.has_whole && spans >= chunk && can_bind
     }
 }
 
-/// The state of affairs.
+/// How the pool stands as a whole.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct View {
     pub(crate) now_ms: u64,
-    /// Memory that is shared, or may be for all that is known, and the most that may be, in bytes.
+    /// Memory that is shared, or may be for all that is known, and the cap on it, in bytes.
     pub(crate) shared_bytes: u64,
     pub(crate) max_bytes: u64,
     /// Bytes that the kernel wants to have back.
     pub(crate) wanted_bytes: u64,
     /// Whether a chunk that has left can be made private.
     pub(crate) has_left: bool,
-    /// Making chunks private.
+    /// When making chunks private may be tried again.
     pub(crate) private: Retry,
-    /// When what idles may go.
+    /// When idle memory may go.
     pub(crate) give_back_at_ms: u64,
     /// When the current window is over; [`None`] if no need is ever forgotten.
     pub(crate) window_ends_ms: Option<u64>,
-    /// Spans that would be unbound if CPUs held no slots, if they hold any.
+    /// How many more spans would be unbound if CPUs held no slots.
     pub(crate) cached_spans: u64,
 }
 
@@ -189,18 +190,18 @@ pub(crate) enum Action {
     Bind(usize),
     /// Take a chunk of a node out of the pool, because it idles or the kernel wants memory back.
     GiveBack(usize),
-    /// Make private what has left.
+    /// Make a chunk that has left private.
     MakePrivate,
-    /// Begin a new window, and have CPUs return what they do not use.
+    /// Begin a new window, and have CPUs return slots that they do not use.
     TurnWindow,
-    /// Sleep until the bell rings, or for so many milliseconds.
+    /// Sleep until the bell rings, or for this many milliseconds.
     Sleep(Option<u32>),
 }
 
-/// What to do next. What mappings need comes first.
+/// What to do next. Actions that mappings need come first.
 pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
     let each = || nodes.iter().enumerate();
-    // When the first thing is due of those that there are to do.
+    // When the first of the things to do is due.
     let mut timer = u64::MAX;
     let mut is_due = |at_ms: u64| {
         timer = timer.min(at_ms);
@@ -231,8 +232,8 @@ pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
         if let Some((node, _)) = idle.find(|_| is_due(go_at_ms)) {
             return Action::GiveBack(node);
         }
-        // Something may idle before long: what is remembered will be forgotten, and what CPUs hold
-        // will come home.
+        // Memory may idle soon: a need that is remembered will be forgotten, and slots that CPUs
+        // hold will come home.
         let unused: u64 = nodes.iter().map(NodeView::unused_spans).sum();
         let may_idle = unused + view.cached_spans >= SPANS_PER_CHUNK as u64;
         if may_idle && is_due(window_ends_ms) {
@@ -243,12 +244,12 @@ pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
     Action::Sleep((timer < u64::MAX).then_some(ms))
 }
 
-/// The share of one node of what is wanted on `nodes` nodes together.
+/// The share of one node if `total` is wanted on `nodes` nodes together.
 pub(crate) fn share(total: u64, nodes: usize) -> u64 {
     total.div_ceil(nodes.max(1) as u64)
 }
 
-/// What of a watermark is the reserve, and what large mappings have for themselves, in spans.
+/// The parts of a watermark that are the reserve and that are for large mappings only, in spans.
 pub(crate) fn reserves(watermark: u64) -> (u64, u64) {
     let eighth = watermark / 8;
     (eighth.min(64), eighth.clamp(1, 8))

@@ -25,18 +25,18 @@ const MAX_SLOTS: u64 = 1 << 25;
 pub(crate) const FORM: &str =
     "a total (64M) or slots for some classes (512:256,2K:1024,4K:512,16K:96,512K:4)";
 
-/// What is kept ready.
+/// How much is kept ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Watermark {
-    /// So many bytes, for whatever comes.
+    /// This many bytes, for mappings of any class.
     Total(u64),
-    /// So many slots of each class that is named, and a little for whatever comes.
+    /// This many slots of each class that is named, and a little for mappings of any class.
     Slots(PerClass<Option<u64>>),
 }
 
 impl Watermark {
-    /// What a guest keeps ready when no parameter says it: a 32nd of its memory, from 2 MiB to 12 MiB
-    /// and one more for each CPU, 20 MiB at 8 CPUs. What a load needs beyond that grows with it.
+    /// The default of a guest: a 32nd of its memory, at least 2 MiB and at most 12 MiB plus 1 MiB
+    /// for each CPU, which is 20 MiB at 8 CPUs. Beyond that, the pool grows with the load.
     pub(crate) fn for_guest(ram_bytes: u64, cpus: usize) -> Self {
         let most = (12 + cpus as u64) << 20;
         Self::Total((ram_bytes / 32).min(most).max(CHUNK_BYTES as u64))
@@ -50,8 +50,8 @@ impl Watermark {
         }
     }
 
-    /// Bytes to keep ready for whatever comes, on all nodes together: beside a list, at least a chunk
-    /// of what `default` says.
+    /// Bytes to keep ready for mappings of any class, on all nodes together: beside a list, what it
+    /// leaves of `default`, but at least a chunk.
     pub(crate) fn bytes(&self, default: u64) -> u64 {
         match self {
             Self::Total(bytes) => *bytes,
@@ -63,7 +63,7 @@ impl Watermark {
         }
     }
 
-    /// What `text` says.
+    /// Parses `text`.
     ///
     /// Fails with [`EINVAL`] if `text` is neither a total nor a list.
     pub(crate) fn parse(text: &[u8]) -> Result<Self> {

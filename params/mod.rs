@@ -2,9 +2,9 @@
 
 //! The parameters `cc_swiotlb.watermark=`, `.max=`, `.idle_ms=` and `.from_device=`.
 //!
-//! They are set by the kernel's configuration, from the command line before memory can be allocated,
-//! and from sysfs at any time.
-//! Whoever reads them gets the value of this moment; kccd is woken when one changes.
+//! They are set by the kernel's configuration, from the command line before memory can be
+//! allocated, and from sysfs at any time. A reader gets the present value; kccd is woken when one
+//! changes.
 
 pub(crate) mod parse;
 
@@ -41,7 +41,7 @@ const PRICED: u64 = u64::MAX;
 const CHUNK: u64 = CHUNK_BYTES as u64;
 
 global_lock! {
-    /// What is kept ready, [`None`] for the default.
+    /// The watermark, [`None`] for the default.
     // SAFETY: `configure()` initialises it, which is called before anything sets or reads it.
     unsafe(uninit) static WATERMARK: SpinLock<Option<Watermark>> = None;
 }
@@ -50,14 +50,14 @@ static MAX_BYTES: Atomic<u64> = Atomic::new(0);
 static IDLE_MS: Atomic<u64> = Atomic::new(PRICED);
 static ZERO_FROM_DEVICE: Atomic<bool> = Atomic::new(false);
 
-/// What a slot starts with that only the device writes to: private bytes, or zeroes.
+/// Initial contents of a slot that only the device writes to: private bytes, or zeroes.
 const FROM_DEVICE: [&str; 2] = ["preserve", "zero"];
 
-/// Whether what the kernel was configured with has been set.
+/// Whether [`configure`] has set the values of the kernel's configuration.
 static CONFIGURED: Atomic<bool> = Atomic::new(false);
 
-/// Sets what the kernel was configured with, the first time that it is called: before the command line
-/// sets anything, and before anything is read.
+/// Sets the parameters to the values of the kernel's configuration, the first time that it is
+/// called: before the command line sets anything, and before anything is read.
 pub(crate) fn configure() {
     type Set = fn(&[u8]) -> Result;
     const DEFAULTS: [(Set, &[u8]); 4] = [
@@ -67,37 +67,37 @@ pub(crate) fn configure() {
         (set_from_device, bindings::CONFIG_CC_SWIOTLB_FROM_DEVICE),
     ];
     if !CONFIGURED.xchg(true, Relaxed) {
-        // SAFETY: There is no other call of it. This one comes with the command line, or else with the
-        // first initcall of ours, when nothing that reads or sets the parameter is there yet.
+        // SAFETY: There is no other call of it. This one comes with the command line, or else with
+        // our first initcall, before anything can read or set the parameter.
         unsafe { WATERMARK.init() };
         for (set, text) in DEFAULTS {
-            // Without the byte that ends it.
+            // Without the byte that terminates it.
             if let Some((_, text @ [_, ..])) = text.split_last() {
-                // What is wrong with it is said.
+                // An error is reported there.
                 let _ = set(text);
             }
         }
     }
 }
 
-/// What is kept ready: what was set, or what the guest's size asks for.
+/// The watermark: the one that was set, or the default for the guest's size.
 pub(crate) fn watermark() -> Watermark {
     let set = *WATERMARK.lock();
     set.unwrap_or_else(default_watermark)
 }
 
-/// What is kept ready if nothing is set.
+/// The watermark if none is set.
 pub(crate) fn default_watermark() -> Watermark {
     Watermark::for_guest(memory::ram_bytes(), cpus::online())
 }
 
-/// Sets the watermark to what `text` says. [`EINVAL`] if that is not clear; nothing changes then.
+/// Sets the watermark from `text`. [`EINVAL`] if that cannot be parsed; nothing changes then.
 pub(crate) fn set_watermark(text: &[u8]) -> Result {
     let set = |watermark| *WATERMARK.lock() = Some(watermark);
     understood(Watermark::parse(text).map(set), "watermark", text, FORM)
 }
 
-/// Most memory that is ever shared, in bytes: what was set, or a quarter of the guest's memory.
+/// The most memory that is ever shared, in bytes: as set, or a quarter of the guest's memory.
 pub(crate) fn max_bytes() -> u64 {
     match MAX_BYTES.load(Relaxed) {
         0 => memory::ram_bytes() / 4,
@@ -105,7 +105,7 @@ pub(crate) fn max_bytes() -> u64 {
     }
 }
 
-/// Sets the cap to what `text` says, 0 for the default. [`EINVAL`] if that is not clear.
+/// Sets the cap from `text`, 0 for the default. [`EINVAL`] if that is no size or too small.
 ///
 /// A cap below what is shared already stops growth and takes nothing away.
 pub(crate) fn set_max(text: &[u8]) -> Result {
@@ -127,7 +127,7 @@ pub(crate) fn idle() -> Idle {
     }
 }
 
-/// Sets it to what `text` says. [`EINVAL`] if that is not clear.
+/// Sets the idle time from `text`. [`EINVAL`] if that cannot be parsed, or is out of range.
 pub(crate) fn set_idle_ms(text: &[u8]) -> Result {
     let ms = match parse::number(text) {
         // From a tenth of a second to an hour.
@@ -146,12 +146,12 @@ pub(crate) fn zero_from_device() -> bool {
     ZERO_FROM_DEVICE.load(Relaxed)
 }
 
-/// What a slot starts with that only the device writes to, as a word.
+/// The initial contents of a slot that only the device writes to, as a word.
 pub(crate) fn from_device() -> &'static str {
     FROM_DEVICE[usize::from(zero_from_device())]
 }
 
-/// Sets it to the word `text`. [`EINVAL`] for any other word.
+/// Sets the initial contents from the word `text`. [`EINVAL`] for any other word.
 pub(crate) fn set_from_device(text: &[u8]) -> Result {
     let word = FROM_DEVICE.iter().position(|word| word.as_bytes() == text);
     let set = |word| ZERO_FROM_DEVICE.store(word != 0, Relaxed);
@@ -159,7 +159,7 @@ pub(crate) fn set_from_device(text: &[u8]) -> Result {
     understood(done, "from_device", text, "preserve or zero")
 }
 
-/// Wakes kccd if a parameter was `set`, and says what the right form is if `text` does not have it.
+/// Wakes kccd if a parameter was `set`, and reports the right form if `text` does not have it.
 fn understood(set: Result, name: &str, text: &[u8], form: &str) -> Result {
     set.inspect_err(|_| {
         let text = core::str::from_utf8(text).unwrap_or("(not text)");

@@ -7,7 +7,7 @@ use kernel::prelude::*;
 /// A decimal number. [`EINVAL`] for anything else, an overflow included.
 pub(crate) fn number(text: &[u8]) -> Result<u64> {
     let digits = core::str::from_utf8(text)?;
-    // All else that is no digit fails by itself.
+    // All other characters that are no digits fail by themselves.
     let number = digits.parse().ok().filter(|_| !digits.starts_with('+'));
     number.ok_or(EINVAL)
 }

@@ -19,7 +19,7 @@ impl Phys {
         self.0
     }
 
-    /// The address `bytes` further up. Wraps around: only ever compared or looked up.
+    /// The address `bytes` bytes higher. Wraps around: it is only ever compared or looked up.
     pub(crate) const fn add(self, bytes: usize) -> Self {
         Self(self.0.wrapping_add(bytes as u64))
     }

@@ -4,10 +4,10 @@
 //!
 //! # Locking
 //!
-//! `rung` is taken with interrupts disabled and held for a few instructions; nothing else is taken
-//! while it is held. `quiet`, written with it held, saves the mapping path from taking it when there
-//! is nothing to say: kccd was rung already, and looks at everything when it wakes up. A mapping that
-//! sees it set a moment too long is heard at the next miss.
+//! `rung` is taken with interrupts disabled and held for a few instructions; no lock is taken
+//! inside it. `quiet`, written with it held, saves the mapping path from taking the lock when there
+//! is nothing to tell: kccd was rung already, and looks at everything when it wakes up. If a
+//! mapping sees `quiet` set a moment too long, the next miss rings in its place.
 
 use super::stats::Counter;
 use kernel::{
@@ -38,9 +38,9 @@ pub(crate) struct Bell {
     #[pin]
     silence: CondVar,
     quiet: Atomic<bool>,
-    /// Pages that the kernel asked to have back, until kccd takes the number.
+    /// Pages that the kernel asked to have back since kccd last took the number.
     pub(crate) wanted_pages: Counter,
-    /// Mappings that were about to be refused, in the same way.
+    /// Mappings that were about to be refused since kccd last took the number.
     pub(crate) cries: Counter,
     stopped: Atomic<bool>,
 }
@@ -66,8 +66,8 @@ impl Bell {
         }
     }
 
-    /// Wakes kccd for what it may not look at before it sleeps: a parameter has changed. Any context but
-    /// NMI.
+    /// Wakes kccd even if `quiet` is set, for a change that it may not look at before it sleeps,
+    /// such as that of a parameter. Any context but NMI.
     pub(crate) fn ring_anyway(&self) {
         let mut rung = self.rung.lock();
         *rung = true;
@@ -76,7 +76,7 @@ impl Bell {
         self.rang.notify_one();
     }
 
-    /// Wakes kccd to give so many pages back. Any context but NMI.
+    /// Wakes kccd to give `pages` pages back. Any context but NMI.
     pub(crate) fn want_pages(&self, pages: u64) {
         self.wanted_pages.add(pages);
         self.ring();
@@ -106,7 +106,7 @@ impl Bell {
             // From here on every ring is heard.
             self.quiet.store(false, Relaxed);
             let jiffies = timeout_ms.map_or(Jiffies::MAX, msecs_to_jiffies);
-            // A kernel thread has no signals. Too early is no harm: it is time for another look.
+            // A kernel thread gets no signals. To wake up too early does no harm: kccd looks again.
             let _ = self.rang.wait_interruptible_timeout(&mut rung, jiffies);
         }
         *rung = false;

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What each CPU holds: a small stack of free slots of each class.
+//! The caches of the CPUs: each holds a small stack of free slots of each class.
 //!
-//! Last in, first out: the next mapping gets the slot whose bytes are still in this CPU's cache. How
-//! many slots a stack may hold, its limit, adapts: it begins at one and doubles when the CPU runs out
-//! or overflows, so that a CPU with one mapping at a time holds one slot, and one with a deep queue
-//! seldom visits a depot.
+//! Last in, first out: the next mapping gets the slot whose bytes are still in this CPU's cache.
+//! How many slots a stack may hold, its limit, adapts: it begins at one and doubles when the CPU
+//! runs out or overflows, so that a CPU with one mapping at a time holds one slot, and one with a
+//! deep queue seldom visits a depot.
 //!
 //! # Locking
 //!
-//! A CPU's cache is touched by this CPU only, with interrupts disabled; no lock and no line that
-//! another CPU writes. To drain it, the CPU is asked to do so. The one exception is a CPU that is
-//! dead: the owner of its [`DeadCpu`] has its cache.
+//! A CPU's cache is accessed only by that CPU, with interrupts disabled; there is no lock, and no
+//! cache line that another CPU writes. To drain a cache, its CPU is asked to do so. The one
+//! exception is a CPU that is dead: the owner of its [`DeadCpu`] has its cache.
 //!
-//! The counters are written in the same way and read by anybody: their sums are right once the CPUs
-//! are quiet, and close otherwise.
+//! The counters are written in the same way and read on any CPU: their sums are exact once the CPUs
+//! are quiet, and approximate otherwise.
 
 use super::{
     class::{
@@ -56,22 +56,22 @@ impl Stack {
         self.slots.reserve(class.cache_slots(), GFP_KERNEL)
     }
 
-    /// How many slots it may hold at present.
+    /// How many slots the stack may hold at present.
     pub(super) fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Lets it hold `limit` slots, at most as many as there is room for.
+    /// Lets the stack hold `limit` slots, but no more than it has room for.
     pub(super) fn set_limit(&mut self, limit: usize) {
         self.limit = limit.min(self.slots.capacity()).max(1);
     }
 
-    /// Whether it can hold more than it may at present.
+    /// Whether there is room for more slots than the limit allows at present.
     pub(super) fn can_grow(&self) -> bool {
         self.limit < self.slots.capacity()
     }
 
-    /// Puts a slot, which comes back if there are as many as there may be.
+    /// Pushes a slot, which is returned as the error if the stack is at its limit.
     #[inline]
     pub(super) fn push(&mut self, slot: FreeSlot) -> Result<(), FreeSlot> {
         if self.slots.len() >= self.limit {
@@ -80,7 +80,7 @@ impl Stack {
         self.slots.push_within_capacity(slot).map_err(|_| slot)
     }
 
-    /// The slots that were put first, all but `kept`; they are gone when `f` has returned.
+    /// Calls `f` with the slots that were pushed first, all but `kept`, and then removes them.
     pub(super) fn shed(&mut self, kept: usize, f: impl FnOnce(&[FreeSlot])) {
         let gone = self.slots.len().saturating_sub(kept);
         f(self.slots.get(..gone).unwrap_or_default());
@@ -89,7 +89,7 @@ impl Stack {
     }
 }
 
-/// What one CPU holds of one class: a cache line of its own.
+/// The stack of one CPU for one class, with its counters, in a cache line of its own.
 #[derive(Default)]
 #[repr(C, align(64))]
 pub(super) struct ClassCache {
@@ -106,13 +106,13 @@ pub(super) struct ClassCache {
 static_assert!(size_of::<ClassCache>() == 64);
 
 impl ClassCache {
-    /// What the counters come to: another number whenever a mapping has changed the stack.
+    /// The sum of the counters, which is another number whenever a mapping has changed the stack.
     fn activity(&self) -> u64 {
         self.taken.get().wrapping_add(self.returned.get())
     }
 }
 
-/// What one CPU holds: a power of two of bytes, so that a shift leads to it.
+/// The cache of one CPU. Its size is a power of two, so that a shift finds it.
 #[derive(Default)]
 #[repr(align(1024))]
 struct CpuCache(PerClass<ClassCache>);
@@ -120,15 +120,15 @@ struct CpuCache(PerClass<ClassCache>);
 /// The caches of all CPUs.
 pub(crate) struct CpuCaches(KVVec<CpuCache>);
 
-// SAFETY: Everything in it can be used on any CPU, one at a time.
+// SAFETY: Everything in it can be used on any CPU, by one CPU at a time.
 unsafe impl Send for CpuCaches {}
 
-// SAFETY: `stack` is accessed through `with()` alone, which gives a CPU access to its own, and to that
-// of a CPU that executes nothing; the counters are atomic.
+// SAFETY: `stack` is accessed only through `with()`, which gives a CPU access to its own stack, and
+// to that of a CPU that executes nothing; the counters are atomic.
 unsafe impl Sync for CpuCaches {}
 
 impl CpuCaches {
-    /// Empty caches for all CPUs that may ever be. May sleep.
+    /// Empty caches for all possible CPUs. May sleep.
     pub(crate) fn new() -> Result<Self, AllocError> {
         let cpus = cpu::nr_cpu_ids() as usize;
         let mut caches = KVVec::with_capacity(cpus, GFP_KERNEL)?;
@@ -142,8 +142,8 @@ impl CpuCaches {
         Ok(Self(caches))
     }
 
-    /// Calls `f` with this CPU's stack of `class`, or with that of a CPU that is dead. `f` must not come
-    /// back here.
+    /// Calls `f` with this CPU's stack of `class`, or with that of a CPU that is dead. `f` must not
+    /// call this function again.
     ///
     /// [`None`] if there is no such CPU.
     #[inline]
@@ -157,16 +157,18 @@ impl CpuCaches {
         let cpu = dead.map_or_else(|| CpuId::current().as_u32(), DeadCpu::id);
         let cache = &self.0.get(cpu as usize)?.0[class];
         // SAFETY:
-        // - Interrupts are disabled: what makes an `irq`, `IrqsOff` and `local_interrupt_disable()`
-        //   (include/linux/interrupt_rc.h), does so by `local_irq_save()`, whatever the kernel's
-        //   preemption. So we stay on this CPU and nothing interrupts us. Other CPUs only ever
-        //   access their own cache, or that of a CPU that is dead, and we are alive.
-        // - By the type invariant of `DeadCpu`, a CPU that is dead executes nothing from before its
-        //   creation until it is gone. So nobody is here for its own cache on that CPU, and what it did
-        //   before it died has happened for us. There is one `DeadCpu` for a CPU at a time, which we
-        //   have a reference to on this thread alone, so that nobody else is here for the same one.
-        // - All calls of this are in this file and in help.rs. What `f` calls is given slots and changes
-        //   depots, which know nothing of caches: nothing comes back here.
+        // - Interrupts are disabled: both sources of an `irq`, `IrqsOff` and
+        //   `local_interrupt_disable()` (include/linux/interrupt_rc.h), use `local_irq_save()`,
+        //   whatever the kernel's preemption model. So we stay on this CPU and nothing interrupts
+        //   us. Other CPUs only ever access their own cache, or that of a CPU that is dead, and we
+        //   are alive.
+        // - By the type invariant of `DeadCpu`, a CPU that is dead executes nothing while its
+        //   `DeadCpu` exists. So that CPU is not here for its own cache, and everything that it did
+        //   before it died is visible to us. There is one `DeadCpu` for a CPU at a time, and only
+        //   this thread has a reference to it, so that nobody else is here for the same one.
+        // - All calls of this function are in this file and in help.rs. The functions that `f`
+        //   calls are given slots and change depots, which know nothing of caches: none of them
+        //   calls this one.
         let stack = unsafe { &mut *cache.stack.get() };
         Some(f(stack, cache))
     }
@@ -181,7 +183,8 @@ impl CpuCaches {
         })?
     }
 
-    /// Puts a slot of `class` onto this CPU's stack. It comes back when that holds what it may.
+    /// Pushes a slot of `class` to this CPU's stack; returns it as the error if that is at its
+    /// limit.
     #[inline]
     pub(crate) fn push(
         &self,
@@ -197,9 +200,9 @@ impl CpuCaches {
         .unwrap_or(Err(slot))
     }
 
-    /// Empties this CPU's stack of `class`, or that of a CPU that is dead; `home` takes what was in it.
+    /// Empties this CPU's stack of `class`, or that of a CPU that is dead; `home` takes the slots.
     ///
-    /// What mappings do from here on counts as not drained.
+    /// Changes by mappings from here on count as not drained.
     pub(super) fn drain(
         &self,
         dead: Option<&DeadCpu>,
@@ -214,8 +217,8 @@ impl CpuCaches {
         });
     }
 
-    /// The CPUs that may hold slots which they did not use since they were drained: their stacks have
-    /// changed.
+    /// The CPUs that may hold slots which they did not use since they were drained: their stacks
+    /// have changed.
     pub(crate) fn active(&self) -> impl Iterator<Item = u32> + '_ {
         let is_active = |cache: &ClassCache| cache.activity() != cache.drained_at.get();
         (0u32..)
@@ -224,20 +227,20 @@ impl CpuCaches {
             .map(|(cpu, _)| cpu)
     }
 
-    /// What all CPUs have counted for `class`.
+    /// The sum of a counter of `class` over all CPUs.
     pub(super) fn sum(&self, class: SizeClass, count: fn(&ClassCache) -> &Counter) -> u64 {
         self.0.iter().map(|cpu| count(&cpu.0[class]).get()).sum()
     }
 
     /// Slots of `class` that mappings have.
     pub(crate) fn used(&self, class: SizeClass) -> u64 {
-        // What came back is read first: a mapping that ends meanwhile counts as in use.
+        // The slots that came back are read first: a mapping that ends meanwhile counts as in use.
         let returned = self.sum(class, |of| &of.returned);
         self.sum(class, |of| &of.taken).saturating_sub(returned)
     }
 }
 
-/// CPUs that are simulated, for tests.
+/// Simulated CPUs, for tests.
 #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
 impl CpuCaches {
     /// The stacks of a CPU that holds nothing, for `classes`.

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Chunks: the shared memory that is converted at a time, and the spans that it is made of.
+//! Chunks: the unit of memory that is converted at a time, and the spans that it consists of.
 //!
-//! A chunk is 2 MiB, so that one entry of the direct map covers it, or a single span where memory is
-//! too fragmented. What describes it is never freed: after the memory was given back it waits for
+//! A chunk is 2 MiB, so that one entry of the direct map covers it, or a single span where memory
+//! is too fragmented. Its description is never freed: after the memory was given back it waits for
 //! other memory.
 //!
 //! # Locking
 //!
-//! `unbound` and the links belong to the lock of the stock of the chunk's node. `memory` is the
-//! business of kccd.
+//! `unbound` and the links are protected by the lock of the stock of the chunk's node. `memory` is
+//! used by kccd alone.
 
 use super::{
     class::{
@@ -39,7 +39,7 @@ use kernel::{
 #[pin_data]
 pub(crate) struct Chunk {
     spans: [Span; SPANS_PER_CHUNK],
-    /// How many of the spans there are, 1 or all.
+    /// How many of the spans have memory, 1 or all.
     span_count: Counter,
     /// The spans that are unbound, one bit each.
     unbound: Counter,
@@ -49,7 +49,7 @@ pub(crate) struct Chunk {
     memory: Mutex<Option<SharedMemory>>,
 }
 
-/// The levels of chunks: by how many of the spans are unbound, and single spans.
+/// The levels of chunks: one for each number of unbound spans, and one for single spans.
 pub(super) const LEVELS: usize = SINGLE + 1;
 pub(super) const WHOLE: usize = SPANS_PER_CHUNK - 1;
 pub(super) const SINGLE: usize = SPANS_PER_CHUNK;
@@ -109,12 +109,12 @@ impl Chunk {
         self.spans.iter().take(self.span_count())
     }
 
-    /// How many there are.
+    /// How many spans have memory.
     pub(crate) fn span_count(&self) -> usize {
         self.span_count.get() as usize
     }
 
-    /// The node whose slots are made of it.
+    /// The node that the chunk's slots belong to.
     pub(crate) fn node(&self) -> usize {
         self.node.get() as usize
     }
@@ -124,14 +124,15 @@ impl Chunk {
         self.span_count() == 1
     }
 
-    /// Where `count` adjacent spans are unbound, aligned to their number rounded up to a power of two.
+    /// The index of the first of `count` adjacent unbound spans, aligned to `count` rounded up to a
+    /// power of two.
     pub(super) fn find(&self, count: usize) -> Option<usize> {
         let (unbound, all) = (self.unbound.get(), (1 << count) - 1);
         let mut starts = starts(SPANS_PER_CHUNK, count);
         starts.find(|first| unbound >> first & all == all)
     }
 
-    /// Takes such spans, which count as bound from now on.
+    /// Takes spans as [`Self::find`] finds them, which count as bound from now on.
     pub(crate) fn take(&'static self, count: usize) -> Option<&'static [Span]> {
         let first = self.find(count)?;
         let taken = ((1 << count) - 1) << first;
@@ -139,7 +140,7 @@ impl Chunk {
         self.spans.get(first..first + count)
     }
 
-    /// A span of this chunk is unbound.
+    /// Notes that a span of this chunk is unbound again.
     pub(crate) fn put(&self, span: &Span) {
         let before = self.spans().take_while(|it| !ptr::eq(*it, span));
         let bit = 1 << before.count();
@@ -149,7 +150,7 @@ impl Chunk {
 
 #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
 impl Chunk {
-    /// A chunk of so many spans from `base` on that has no memory, for tests, which only count.
+    /// A chunk of `spans` spans from `base` on that has no memory, for tests, which only count.
     pub(super) fn for_test(
         base: super::address::Phys,
         spans: usize,

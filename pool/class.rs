@@ -14,7 +14,7 @@ use core::ops::{
 pub(crate) const SPAN_SHIFT: u32 = 19;
 /// Bytes in a span.
 pub(crate) const SPAN_BYTES: usize = 1 << SPAN_SHIFT;
-/// Bytes in a chunk, the unit of conversion: what one entry of the direct map covers.
+/// Bytes in a chunk, the unit of conversion: as many as one entry of the direct map covers.
 pub(crate) const CHUNK_BYTES: usize = 1 << 21;
 /// Spans in a chunk.
 pub(crate) const SPANS_PER_CHUNK: usize = CHUNK_BYTES / SPAN_BYTES;
@@ -28,8 +28,8 @@ const MIN_SHIFT: u32 = 9;
 
 /// A size class, named after the bytes in a slot.
 ///
-/// 512 B, 2 KiB, 4 KiB, 16 KiB and 512 KiB are those of the RFC. The steps between 4 KiB and 512 KiB
-/// are powers of two, so that a mapping never wastes more than half of its slot: with the RFC's
+/// 512 B, 2 KiB, 4 KiB, 16 KiB and 512 KiB are those of the RFC. The steps between 4 KiB and 512
+/// KiB are powers of two, so that a mapping never wastes more than half of its slot: with the RFC's
 /// classes a mapping of 20 KiB took 512 KiB.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
@@ -48,7 +48,7 @@ pub(crate) enum SizeClass {
 
 use SizeClass::*;
 
-/// The class for offsets that need so many bits, from 9 on. There is no class of 1 KiB.
+/// The class by the number of bits that an offset needs, starting at 9. There is no class of 1 KiB.
 const BY_BITS: [SizeClass; 11] = [B512, K2, K2, K4, K8, K16, K32, K64, K128, K256, K512];
 
 const NAMES: [&str; CLASSES] = [
@@ -95,8 +95,8 @@ impl SizeClass {
         SPAN_BYTES >> self.shift()
     }
 
-    /// The most slots that a CPU keeps: twice what a deep queue has in flight for small slots; for
-    /// the largest the copy dwarfs the way to the depot.
+    /// The most slots that a CPU keeps. For small slots that is twice what a deep queue has in
+    /// flight; for the largest ones a few suffice, as the copy dwarfs the way to the depot.
     pub(crate) const fn cache_slots(self) -> usize {
         match self {
             B512 | K2 | K4 => 128,
@@ -107,8 +107,8 @@ impl SizeClass {
         }
     }
 
-    /// Whether this class has the last spans of a node for itself: what drivers were told of the
-    /// largest mapping depends on it, and the legacy pool ends at 256 KiB.
+    /// Whether the last spans of a node are kept for this class: the largest mapping that drivers
+    /// were promised depends on it, and the legacy pool serves nothing above 256 KiB.
     pub(crate) const fn is_large(self) -> bool {
         matches!(self, K256 | K512)
     }

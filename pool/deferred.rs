@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lent slots that their owner gives back while somebody else still refers to their pages: a network
-//! card may hold a page until the other side has acknowledged it, long after the request is over.
+//! Lent slots that their owner gives back while somebody else still refers to their pages: a
+//! network card may hold a page until the other side has acknowledged it, long after the request.
 //!
-//! Such a slot stays lent, and kccd looks again until nobody refers to it. A new reference is only made
-//! by somebody who has one: so a page that nobody but its owner refers to stays so.
+//! Such a slot stays lent, and kccd looks again until nobody refers to it. A new reference is only
+//! made by somebody who has one, so a page that only its owner refers to gets no other user.
 //!
-//! They are a stack that is linked through their records. Anybody pushes, without a lock and without
-//! allocating; kccd takes all of them at a time, so that nothing is popped that has been pushed again
-//! in the meantime.
+//! These slots are kept on a stack that is linked through their records. Any CPU may push, without
+//! a lock and without allocating; only kccd takes slots off, all of them at a time, so that it
+//! never pops one that has been pushed again in the meantime.
 
 use super::{
     address::Phys,
@@ -21,15 +21,15 @@ use kernel::sync::atomic::{
     Relaxed, //
 };
 
-/// Below the last one: no address that is ours.
+/// The link of the bottom slot: no address that is ours.
 const END: u64 = u64::MAX;
 
 /// The stack.
 ///
 /// # Invariants
 ///
-/// `top`, and from there the link of each record, is the address of a slot whose record is claimed by
-/// [`Slot::defer`], up to [`END`].
+/// `top`, and from there the link of each record, is the address of a slot whose record is claimed
+/// by [`Slot::defer`], up to [`END`].
 pub(super) struct Deferred {
     top: Atomic<u64>,
 }
@@ -48,8 +48,8 @@ impl Deferred {
         let mut top = self.top.load(Relaxed);
         loop {
             slot.set_next(top);
-            // INVARIANT: It links to what was the top. Full: it is on the stack before the bell is
-            // looked at, see `Pool::retry_deferred()`.
+            // INVARIANT: It links to the slot that was on top. Full ordering: it is on the stack
+            // before the bell is looked at, see `Pool::retry_deferred()`.
             match self.top.cmpxchg(top, addr.raw(), Full) {
                 Ok(_) => return,
                 Err(now) => top = now,
@@ -59,8 +59,8 @@ impl Deferred {
 }
 
 impl Pool {
-    /// As [`Pool::take_back`], but while `is_used` says of its address and size that others refer to
-    /// it, the memory stays lent.
+    /// As [`Pool::take_back`], but the memory stays lent while `is_used`, called with its address
+    /// and size, says that others refer to it.
     pub(crate) fn take_back_unused(
         &self,
         addr: Phys,
@@ -71,7 +71,7 @@ impl Pool {
         self.record_at(addr).is_some_and(defers) || self.take_back(addr, bytes)
     }
 
-    /// Leaves it to kccd to take back what is lent at `addr`. Returns whether exactly this is lent.
+    /// Leaves it to kccd to take back memory lent at `addr`. Returns whether exactly this is lent.
     fn defer(&self, slot: &Slot, addr: Phys, bytes: usize) -> bool {
         let is_lent = slot.defer(addr, bytes);
         if is_lent {
@@ -82,9 +82,9 @@ impl Pool {
         is_lent
     }
 
-    /// Takes back what is deferred and not used any more. To be called by kccd.
+    /// Takes back the deferred slots that are not used any more. To be called by kccd.
     ///
-    /// Whoever pushes and finds the bell rung is heard: kccd silences it before it comes here.
+    /// A CPU that pushes and finds the bell rung is heard: kccd resets it before it comes here.
     pub(crate) fn retry_deferred(&self, is_used: impl Fn(Phys, usize) -> bool) {
         let mut next = self.deferred.top.xchg(END, Full);
         while let Some((slot, bytes)) = self.deferred_at(Phys::new(next)) {
@@ -99,7 +99,7 @@ impl Pool {
         }
     }
 
-    /// The record at `addr`, and how much is lent there; [`None`] at [`END`].
+    /// The record at `addr`, and how many bytes are lent there; [`None`] at [`END`].
     fn deferred_at(&self, addr: Phys) -> Option<(&Slot, usize)> {
         let slot = self.record_at(addr)?;
         Some((slot, slot.lent_from(addr)?))

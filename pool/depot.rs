@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Depots: what a NUMA node has for one use, its spans and their free slots. What is said of slots here
-//! goes for pages that are lent as well.
+//! Depots: the spans that a NUMA node has for one use, and their free slots. What is said of slots
+//! here holds for pages that are lent as well.
 //!
-//! The spans are sorted by how many of their slots are home. The fullest serve first, so that others
+//! The spans are sorted by how many of their slots are home. The fullest serve first, so others
 //! become empty by themselves; a span whose slots are all home goes back to the stock at once.
 //!
 //! # Locking
 //!
-//! `spans` is taken with interrupts disabled and nests the lock of the node's stock, and nothing
-//! else. It is held for as long as it takes to move one batch of slots, at most a CPU's cache. The
-//! counts are written with it held and read by anybody.
+//! `spans` is taken with interrupts disabled; inside it only the lock of the node's stock is taken.
+//! It is held for as long as it takes to move one batch of slots, at most a CPU's cache. The counts
+//! are written with it held and read without it.
 
 use super::{
     address::Phys,
@@ -44,8 +44,8 @@ pub(crate) struct Depot {
     /// Free slots that are home, and all slots.
     pub(crate) free: Counter,
     pub(crate) slots: Counter,
-    /// Free slots that the watermark wants to be bound to this class: they are not for others, and keep
-    /// their spans bound. Set by kccd.
+    /// Free slots that the watermark wants bound to this class: they are not for other classes, and
+    /// keep their spans bound. Set by kccd.
     pub(crate) keep: Counter,
 }
 
@@ -61,12 +61,12 @@ impl Depot {
         })
     }
 
-    /// Whether kccd should know how few there are.
+    /// Whether kccd should be told how few free slots there are.
     pub(crate) fn is_low(&self) -> bool {
         self.free.get() < self.keep.get()
     }
 
-    /// How many slots there are without binding another span.
+    /// How many slots `reach` allows to take without binding another span.
     fn within(&self, reach: Reach) -> u64 {
         let kept = match reach {
             Reach::Surplus => self.keep.get(),
@@ -75,12 +75,12 @@ impl Depot {
         self.free.get().saturating_sub(kept)
     }
 
-    /// Whether there is anything to be had. A look without any lock.
+    /// Whether there seems to be anything to take within `reach`. Takes no lock.
     pub(super) fn may_have(&self, stock: &Stock, reach: Reach) -> bool {
         self.within(reach) > 0 || stock.within(reach) > 0
     }
 
-    /// Slots of a span.
+    /// Slots in a span.
     fn per_span(&self) -> u64 {
         self.bound_to.class().slots_per_span() as u64
     }
@@ -104,7 +104,7 @@ impl Depot {
                 let slots = (0..left).map_while(|_| span.take(self.bound_to.class()));
                 slots.map(&mut taken).count() as u64
             });
-            // That it has none, whatever its count says, ends it.
+            // A span that has no slot, whatever its count says, ends the batch.
             if given == 0 {
                 break;
             }
@@ -113,9 +113,9 @@ impl Depot {
         self.free.sub(batch - left);
     }
 
-    /// Takes `count` adjacent slots, at most a chunk's, aligned to their number rounded up to a power of
-    /// two; returns the first. Looks at the first span of each level, and binds others if none of them
-    /// has such slots.
+    /// Takes `count` adjacent slots, at most as many as a chunk has, aligned to `count` rounded up
+    /// to a power of two; returns the first. Looks only at the first span of each level, and binds
+    /// other spans if none of these has such slots.
     pub(super) fn take_run(&self, stock: &Stock, reach: Reach, count: usize) -> Option<FreeSlot> {
         let mut spans = self.spans.lock();
         let class = self.bound_to.class();
@@ -131,7 +131,7 @@ impl Depot {
                 let part = (count - start).min(per_span);
                 spans.change(span, |span| span.take_run(class, part))
             });
-            // All of them are taken; together they are one.
+            // The runs of all spans are taken; together they are one run.
             runs.reduce(|first, _| first)?
         })?;
         self.free.sub(count as u64);
@@ -171,8 +171,8 @@ impl Depot {
         self.free.get() >= self.per_span() + self.keep.get()
     }
 
-    /// Unbinds the spans whose slots are all home, as far as the watermark can do without them: when
-    /// that has changed. May sleep.
+    /// Unbinds the spans whose slots are all home, as far as the watermark, which may have changed,
+    /// can do without them. May sleep.
     pub(crate) fn release(&self, stock: &Stock) {
         while self.has_spare() {
             let mut spans = self.spans.lock();
@@ -191,8 +191,9 @@ impl Depot {
         stock.put(span);
     }
 
-    /// Takes runs of adjacent slots home: the span that they are a part of, where the first is, and
-    /// their number. A span whose slots are all home then is unbound, if the watermark can do without it.
+    /// Takes runs of adjacent slots home, each given by its span, the address of the first slot,
+    /// and the number of slots. A span whose slots are all home then is unbound, if the watermark
+    /// can do without it.
     pub(super) fn put(
         &self,
         stock: &Stock,

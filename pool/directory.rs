@@ -4,10 +4,10 @@
 //!
 //! It covers all memory that may ever be there, hot-plugged memory included. The tables behind the
 //! first one are made where there are chunks: 16 KiB for each GiB that has one. A lookup is two
-//! reads, however much is shared, and an address that is not ours is told apart by them.
+//! reads, however much is shared, and the same two reads show that an address is not ours.
 //!
-//! A span that is removed may still be in use by a CPU that has looked it up. That is harmless for the
-//! span, which is never freed, and its memory is only given up after a grace period of RCU, see
+//! A span that is removed may still be in use by a CPU that has looked it up. That is harmless for
+//! the span, which is never freed, and its memory is only given up after an RCU grace period, see
 //! design.rst.
 
 use super::{
@@ -68,8 +68,8 @@ impl Directory {
 
     /// Makes sure that `bytes` from `base` on, at most a chunk, can be entered.
     ///
-    /// Fails with [`ERANGE`] where the table does not reach, and with [`ENOMEM`]; does not sleep. To be
-    /// called by one thread.
+    /// Fails with [`ERANGE`] beyond the end of the table, and with [`ENOMEM`]; does not sleep. To
+    /// be called by one thread.
     pub(crate) fn prepare(&self, base: Phys, bytes: usize) -> Result {
         for addr in [base, base.add(bytes - SPAN_BYTES)] {
             let leaf = self.leaf(addr).ok_or(ERANGE)?;
@@ -82,8 +82,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Enters what is at `base` from now on, for which [`Self::prepare`] has been called: a span, or
-    /// nothing of ours.
+    /// Enters the span that is at `base` from now on, or that nothing of ours is there.
+    /// [`Self::prepare`] must have been called for `base`.
     pub(crate) fn set(&self, base: Phys, span: Option<&'static Span>) {
         if let Some(leaf) = self.leaf(base).and_then(Link::get) {
             entry(leaf, base).set(span);

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who may take slots while they are short: whole requests, not parts of many.
+//! Admission to slots that are short: they go to a few whole requests, not to parts of many.
 //!
 //! A block request of 1 MiB can have 256 mappings. If many requests took the last slots at the same
 //! time, each would be refused at one of its last pages, after the others were copied in vain, and
-//! all would try again. So a class that has refused a mapping is *closed*. While it is, a CPU may
-//! take slots only after it was admitted, for about as many as a request needs, and only as many CPUs
-//! are admitted as there are slots for. All others are refused before anything is copied; the block
-//! layer tries again later, asleep.
+//! all would try again. So a class that has refused a mapping is *closed*. While it is closed, a
+//! CPU may take slots only after it was admitted, and only about as many as a request needs; and
+//! only as many CPUs are admitted as there are slots for. All others are refused before anything is
+//! copied; the block layer tries again later, asleep.
 //!
 //! An admission ends when it is used up or not used for a moment; nobody has to end it. How many
-//! slots a request needs is learned: one that was admitted and refused needed more.
+//! slots a request needs is learned: a request that was admitted and then refused needed more.
 //!
-//! What maps in interrupts, network packets for the most part, has one mapping at a time, and is not
-//! asked. But whoever finds the class closed opens it, if there is plenty again.
+//! Mappings in interrupts, most of them of network packets, come one at a time and need no
+//! admission. But any mapping that finds the class closed opens it, if there is plenty again.
 //!
 //! # Locking
 //!
-//! A gate's lock is taken with interrupts disabled, for a short, bounded time, and nests nothing. Only CPUs
-//! whose stack is empty get here, and only while the class is closed or closes.
+//! A gate's lock is taken with interrupts disabled, for a short, bounded time, and no lock inside
+//! it. Only CPUs whose stack is empty get here, and only while the class is closed or closes.
 
 use super::class::{
     SizeClass,
@@ -41,11 +41,11 @@ use pin_init::pin_init_array_from_fn;
 /// CPUs that can be admitted at a time.
 const ADMISSIONS: usize = 8;
 
-/// How long an admission lasts that is not used, in milliseconds: a mapping takes microseconds, but
-/// the host may take the CPU for a moment.
+/// How long an admission lasts without being used, in milliseconds: a mapping takes microseconds,
+/// but the host may take the CPU away for a moment.
 const UNUSED_MS: u64 = 4;
 
-/// The largest request that is planned for, in bytes, and what is assumed at first.
+/// The largest request that is planned for, and the one that is assumed at first, in bytes.
 const MOST_BYTES: usize = 2 << 20;
 const FIRST_BYTES: usize = 256 << 10;
 
@@ -54,7 +54,7 @@ const FIRST_BYTES: usize = 256 << 10;
 struct Admission {
     cpu: u32,
     until_ms: u64,
-    /// Slots that are set aside for it, and that it took.
+    /// Slots that are set aside for the CPU, and slots that it took.
     left: u32,
     took: u32,
 }
@@ -74,14 +74,14 @@ struct State {
 /// The gates of all classes.
 #[pin_data]
 pub(super) struct Gates {
-    /// The classes that are closed, apart from the gates: what every unmap looks at. Each is changed
-    /// with its gate's lock held.
+    /// Which classes are closed. They are apart from the gates, as every unmap reads them. Each is
+    /// changed with its gate's lock held.
     closed: [Atomic<bool>; CLASSES],
     #[pin]
     gates: [SpinLockIrq<State>; CLASSES],
 }
 
-/// What a gate is told about the moment.
+/// The situation in which a gate is asked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     /// The CPU that asks.
@@ -90,16 +90,16 @@ pub(super) struct Moment {
     pub(super) now_ms: u64,
     /// Slots that could be taken.
     pub(super) available: u64,
-    /// From how many on the class is not short any more.
+    /// From this many available slots on the class is not short any more.
     pub(super) plenty: u64,
 }
 
-/// Slots of `class` that hold `bytes` bytes.
+/// The number of slots of `class` that `bytes` bytes need.
 fn slots(class: SizeClass, bytes: usize) -> u32 {
     bytes.div_ceil(class.slot_bytes()) as u32
 }
 
-/// What a request is thought to need after one that `took` slots needed more.
+/// The slots that a request is thought to need, after one that took `took` slots needed more.
 fn learned(class: SizeClass, need: u32, took: u32) -> u32 {
     let most = slots(class, MOST_BYTES);
     took.saturating_mul(2).min(most).max(need)
@@ -159,14 +159,14 @@ impl Gates {
         let until_ms = at.now_ms + UNUSED_MS;
         let most = slots(class, MOST_BYTES);
         match (own, free) {
-            // Goes on beyond what was planned if that takes nothing from others, but not for ever.
+            // It may go on beyond the plan if that takes nothing from others, but not for ever.
             (Some(own), _) if own.took < most && (own.left > 0 || at.available > set_aside) => {
                 own.left = own.left.saturating_sub(1);
                 own.took += 1;
                 own.until_ms = until_ms;
                 true
             }
-            // Until it expires others come first.
+            // Until this admission expires, others come first.
             (Some(own), _) if own.took >= most => false,
             (Some(own), _) => {
                 *need = learned(class, *need, own.took);
@@ -187,7 +187,7 @@ impl Gates {
         }
     }
 
-    /// A mapping of an admitted CPU found nothing: closes the class.
+    /// Closes the class, since a mapping of an admitted CPU found nothing.
     pub(super) fn close(&self, class: SizeClass, at: Moment) {
         let mut state = self.gates[class as usize].lock();
         self.closed[class as usize].store(true, Relaxed);
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use SizeClass::*;
 
-    /// From so many slots on a class is not short in these tests.
+    /// From this many slots on a class is not short in these tests.
     const PLENTY: u64 = 1000;
 
     fn gates() -> Result<Pin<KBox<Gates>>> {
@@ -226,7 +226,7 @@ mod tests {
         gates.reopen(K4, at) || gates.admit(K4, at)
     }
 
-    /// What a request is thought to need at first.
+    /// The slots that a request is thought to need at first.
     fn first_need() -> u64 {
         slots(K4, FIRST_BYTES).into()
     }
@@ -275,7 +275,7 @@ mod tests {
             assert_eq!(admit(&gates, at(cpu, 0, available)), admitted);
             available -= u64::from(admitted);
         }
-        // Those who were admitted get all that they need, whoever else asks.
+        // CPUs that were admitted get all that they need, whichever others ask.
         for _ in 1..need {
             for (cpu, admitted) in [(0, true), (2, false), (1, true)] {
                 assert_eq!(admit(&gates, at(cpu, 1, available)), admitted);
@@ -294,7 +294,7 @@ mod tests {
         assert!(admit(&gates, at(0, 10, need)));
         assert!(!admit(&gates, at(1, 10, need - 1)));
         assert!(!admit(&gates, at(1, 10 + UNUSED_MS - 1, need)));
-        // It was used meanwhile.
+        // CPU 0 used its admission meanwhile.
         assert!(admit(&gates, at(0, 10 + UNUSED_MS - 1, need)));
         assert!(!admit(&gates, at(1, 10 + UNUSED_MS, need)));
         assert!(admit(&gates, at(1, 10 + 2 * UNUSED_MS, need)));
@@ -323,7 +323,7 @@ mod tests {
         ] {
             assert_eq!(learned(K4, need, took), learnt);
         }
-        // Of the largest slots a request is at least one.
+        // A request needs at least one of the largest slots.
         assert!(slots(K512, FIRST_BYTES) == 1 && learned(K512, 1, 1) == 2);
     }
 
@@ -337,7 +337,7 @@ mod tests {
             assert!(admit(&gates, at(0, 0, left + 1)));
         }
         assert!(!admit(&gates, at(0, 0, 0)));
-        // Beside another one it has to wait for twice as much.
+        // Beside another request it has to wait for twice as much.
         assert!(admit(&gates, at(1, 0, 2 * need)));
         assert!(!admit(&gates, at(0, 0, 2 * need + 2 * need - 2)));
         assert!(admit(&gates, at(0, 0, 2 * need + 2 * need - 1)));
@@ -348,7 +348,7 @@ mod tests {
     fn nobody_goes_on_for_ever() -> Result {
         let gates = gates()?;
         close(&gates, K4, at(9, 0, 0));
-        // However much there is, it asks again after a request of the largest size.
+        // However much there is, a CPU has to ask again after a request of the largest size.
         let taken = (0..10_000).take_while(|_| admit(&gates, at(0, 0, PLENTY - 1)));
         assert_eq!(taken.count() as u32, slots(K4, MOST_BYTES));
         // And others come first.
@@ -362,7 +362,7 @@ mod tests {
     fn somebody_is_always_admitted_when_there_is_a_slot() -> Result {
         let gates = gates()?;
         close(&gates, K4, at(9, 0, 0));
-        // Whatever was learned: all that there ever is may be less.
+        // Whatever was learned: the pool may never have as many slots.
         for round in 0..10 {
             let now_ms = 100 * round;
             let took = (0..50).take_while(|took| admit(&gates, at(0, now_ms, 50 - *took)));

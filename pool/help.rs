@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where a CPU gets a slot from when its stack is empty, and where it leaves one when that is full.
+//! Where a CPU gets a slot from when its stack is empty, and where it leaves one when it is full.
 //!
-//! The order of help: the own depot, an unbound span, other nodes, what larger classes have above
-//! their watermark, the reserve; then, if our caller asks again after the legacy pool has failed,
-//! larger classes, but for the last spans, which large mappings alone may take.
+//! The order of help: the own node's depot, an unbound span, other nodes, slots that larger classes
+//! have above their watermark, the reserve; then, if our caller asks again after the legacy pool
+//! has failed, all of larger classes, except the last spans, which are for large mappings only.
 //!
-//! Each step that takes a lock disables interrupts for itself. What a look without the lock rules out
-//! takes none.
+//! Each step that takes a lock disables interrupts for itself. A step that a look without the lock
+//! rules out takes none.
 
 use super::{
     address::Phys,
@@ -40,7 +40,7 @@ use kernel::{
     },
 };
 
-/// How deep mappings of `class` reach that find nothing else.
+/// How deep mappings of `class` may reach if they find nothing else.
 const fn reserve(class: SizeClass) -> Reach {
     match class.is_large() {
         true => Reach::Last,
@@ -53,28 +53,28 @@ fn share(free: usize, cpus: usize) -> usize {
     free.checked_div(2 * cpus).map_or(1, |share| share.max(1))
 }
 
-/// A slot, and the class that it is of.
+/// A slot and its class.
 pub(super) type Found = (FreeSlot, SizeClass);
 
 impl Pool {
     /// Takes a slot of `class` off this CPU's stack.
     #[inline]
     pub(super) fn at_hand(&self, class: SizeClass) -> Option<FreeSlot> {
-        // SAFETY: Nothing that is locked below outlives it.
+        // SAFETY: No lock that is taken below outlives it.
         let irq = unsafe { IrqsOff::new() };
         self.caches.pop(class, irq.token())
     }
 
     /// Takes a slot of `class`, or of a larger one; returns its class with it.
     ///
-    /// [`NotMade::Refused`] if the class is closed: nothing was tried, and nothing should be.
+    /// [`NotMade::Refused`] if the class is closed: nothing was tried, and nothing else should be.
     #[inline]
     pub(super) fn take(&self, class: SizeClass) -> Result<Found, NotMade> {
         self.take_within(class, reserve(class))
     }
 
-    /// The same within `reach`. [`Reach::Ready`], for those who have another way, leaves not only the
-    /// reserve to others, but all of a class that is closed.
+    /// As [`Self::take`], but within `reach`. [`Reach::Ready`] is for callers that have an
+    /// alternative: it leaves the reserve to others, and all slots of a closed class.
     #[inline]
     pub(super) fn take_within(&self, class: SizeClass, reach: Reach) -> Result<Found, NotMade> {
         match self.at_hand(class) {
@@ -83,7 +83,7 @@ impl Pool {
         }
     }
 
-    /// This CPU's stack of `class` is empty.
+    /// Takes a slot when this CPU's stack of `class` is empty.
     #[cold]
     #[inline(never)]
     fn take_slow(&self, class: SizeClass, reach: Reach) -> Result<Found, NotMade> {
@@ -96,8 +96,8 @@ impl Pool {
             .or_else(|| self.take_from(class, reach));
         let has_news = |node: &Node| node.stock.has_news() || node.depot(class).is_low();
         if self.nodes().any(has_news) {
-            // Only now, with interrupts enabled as they were: otherwise the thread that is woken has
-            // to wait for the next tick.
+            // Only now, when interrupts are as they were: otherwise the thread that is woken has to
+            // wait for the next tick.
             self.bell.ring();
         }
         found.ok_or(NotMade::Legacy)
@@ -110,7 +110,7 @@ impl Pool {
             || reach != Reach::Ready && (glue::in_interrupt() || self.gates.admit(class, at))
     }
 
-    /// A slot of a larger class after all others have failed; closes the class if there is none.
+    /// Takes a slot of a larger class after all else has failed; closes the class if there is none.
     #[cold]
     #[inline(never)]
     pub(super) fn take_last(&self, class: SizeClass) -> Option<Found> {
@@ -138,8 +138,8 @@ impl Pool {
             .filter(|node| node.depot(class).may_have(&node.stock, reach))
             .find_map(|node| {
                 let irq = local_interrupt_disable();
-                // Of a larger class the stack was not looked at, nor was this CPU's if we have come
-                // from another one.
+                // The stack of a larger class was not tried yet, nor was this CPU's if we have
+                // migrated.
                 self.caches.pop(class, &irq).or_else(|| {
                     self.refill(node, class, reach, &irq);
                     self.caches.pop(class, &irq)
@@ -148,10 +148,10 @@ impl Pool {
             .map(|slot| (slot, class))
     }
 
-    /// Fetches a batch from a depot of `node` for this CPU's stack: half of what the stack may hold,
-    /// and no more than its share of what there is. The stack is empty.
+    /// Fetches a batch from a depot of `node` for this CPU's stack, which is empty: half of what
+    /// the stack may hold, and no more than this CPU's share of what there is.
     fn refill(&self, node: &Node, class: SizeClass, reach: Reach, irq: &LocalInterruptDisabled) {
-        // Near the end of what there is, and of other classes, one at a time.
+        // One at a time when few slots are left, and from other classes.
         let share = if reach == Reach::Ready && !self.gates.is_closed(class) {
             self.share(node, class)
         } else {
@@ -175,7 +175,7 @@ impl Pool {
         share(free, glue::cpus::online())
     }
 
-    /// How `class` stands. The CPU may change at any time, which is no harm.
+    /// How `class` stands. We may migrate to another CPU at any time, which does no harm.
     fn moment(&self, class: SizeClass) -> Moment {
         let unbound = self.span_bytes(|stock| stock.within(reserve(class))) >> class.shift();
         let all = unbound + self.slots(class, |depot| &depot.slots);
@@ -184,7 +184,7 @@ impl Pool {
             cpu: CpuId::current().as_u32(),
             now_ms: memory::now_ms(),
             available: unbound + self.slots(class, |depot| &depot.free),
-            // kccd keeps half of that unbound, of which large mappings have a quarter.
+            // kccd keeps half of `low` unbound, and large mappings have a quarter of that half.
             plenty: (all * 3 / 4).min(low / 4).max(1),
         }
     }
@@ -192,7 +192,7 @@ impl Pool {
     /// Gives a slot back.
     #[inline(always)]
     pub(super) fn put(&self, slot: FreeSlot, class: SizeClass) {
-        // SAFETY: Nothing that is locked below outlives it.
+        // SAFETY: No lock that is taken below outlives it.
         let irq = unsafe { IrqsOff::new() };
         let pushed = if self.gates.is_closed(class) {
             Err(slot)
@@ -204,9 +204,10 @@ impl Pool {
         }
     }
 
-    /// This CPU's stack of `class` is full, or the class is short.
+    /// Gives a slot back when this CPU's stack of `class` is full, or the class is closed.
     ///
-    /// The stack grows if there is enough for all; otherwise its colder half goes home, or all of it.
+    /// The stack grows if there is enough for all; otherwise its colder half goes home, or all of
+    /// it if the class is closed.
     #[cold]
     #[inline(never)]
     fn put_slow(&self, slot: FreeSlot, class: SizeClass, irq: &LocalInterruptDisabled) {
@@ -238,8 +239,8 @@ impl Pool {
         self.take_runs_home(|node| node.depot(class), runs);
     }
 
-    /// Takes runs of adjacent slots, of which each lies in one span, home to `depot`: each to its own
-    /// span on its own node.
+    /// Takes runs of adjacent slots home, each to its own span in the `depot` of that span's node.
+    /// Each run lies in one span.
     pub(super) fn take_runs_home(
         &self,
         depot: impl Fn(&Node) -> &Depot,
@@ -258,7 +259,7 @@ impl Pool {
         self.tell();
     }
 
-    /// Rings if kccd should know of a stock; returns whether it should. Any context but NMI.
+    /// Rings if kccd should be told of a stock; returns whether it should. Any context but NMI.
     pub(crate) fn tell(&self) -> bool {
         let has_news = self.nodes().any(|node| node.stock.has_news());
         if has_news {
@@ -267,7 +268,7 @@ impl Pool {
         has_news
     }
 
-    /// Takes home what this CPU holds, or a CPU that is dead. Any context but NMI.
+    /// Takes home the slots that this CPU holds, or a CPU that is dead. Any context but NMI.
     pub(crate) fn drain(&self, dead: Option<&DeadCpu>) {
         for class in SizeClass::ALL {
             let irq = local_interrupt_disable();
@@ -276,7 +277,7 @@ impl Pool {
         }
     }
 
-    /// All nodes, `first` first, or else that of this CPU.
+    /// All nodes, beginning with `first`, or else with this CPU's node.
     pub(super) fn nearest(&self, first: Option<usize>) -> impl Iterator<Item = &Node> {
         let home = first.unwrap_or_else(|| memory::node_of_cpu(CpuId::current().as_u32()));
         self.nodes().skip(home).chain(self.nodes().take(home))

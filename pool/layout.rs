@@ -2,9 +2,9 @@
 
 //! Where in a slot a mapping lies: the alignment arithmetic of swiotlb.c, without its state.
 //!
-//! Slots are aligned to their size. So the low bits of a bounce address are those of an offset
-//! into the slot, a mapping crosses no boundary of the slot's size or more, and a slot larger than
-//! both alignment masks satisfies both of them.
+//! Slots are aligned to their size. So the low bits of a bounce address are those of its offset
+//! into the slot, a mapping crosses no boundary at a multiple of the slot's size, and a slot larger
+//! than both alignment masks satisfies both of them.
 
 use super::class::{
     SizeClass,
@@ -13,13 +13,13 @@ use super::class::{
 #[cfg(CONFIG_CC_SWIOTLB_KUNIT_TEST)]
 use kernel::prelude::*;
 
-/// What a device and its driver demand of the address of a bounce buffer.
+/// Requirements of a device and its driver on the address of a bounce buffer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Constraints {
-    /// Address bits that the bounce buffer must share with the original, `dma_get_min_align_mask()`.
+    /// Address bits that a bounce buffer must share with the original, `dma_get_min_align_mask()`.
     pub(crate) min_align_mask: u64,
-    /// Address bits that must be clear at the start and at the end of the allocation; dma-iommu
-    /// asks for it, 0 otherwise.
+    /// Address bits that must be clear at the start and at the end of the allocation; 0 unless
+    /// dma-iommu asks for it.
     pub(crate) alloc_align_mask: u64,
     /// Address bits that must not carry over inside the mapping, `dma_get_seg_boundary()`.
     pub(crate) seg_boundary_mask: u64,
@@ -36,8 +36,8 @@ impl Constraints {
     /// Whether `size` bytes from `offset` on cross a segment boundary.
     #[cold]
     fn crosses(&self, offset: usize, size: usize) -> bool {
-        // What is left up to the next boundary, counted from the last one before the mapping: from the
-        // start of the slot where that is a boundary, which it is for all but tiny segments.
+        // What is left up to the next boundary, counted from the last one before the mapping: from
+        // the start of the slot where that is a boundary, which it is for all but tiny segments.
         let boundary = self.seg_boundary_mask as usize;
         size.wrapping_sub(1) > boundary - (offset & boundary)
     }
@@ -60,7 +60,7 @@ impl Layout {
     #[inline]
     pub(crate) fn find(orig: u64, size: usize, rules: &Constraints) -> Option<Self> {
         let offset = (orig & rules.min_align_mask) as usize;
-        // Of an empty mapping this overflows, or is larger than any slot.
+        // For an empty mapping this overflows, or is larger than any slot.
         let last = offset.checked_add(size.wrapping_sub(1))?;
         // A slot that reaches beyond the masks is aligned to more than they ask for.
         let mask = (rules.min_align_mask | rules.alloc_align_mask) as usize;

@@ -2,9 +2,9 @@
 
 //! The lender: shared memory for callers that use it as it is, without a mapping.
 //!
-//! Pages, for long, come from spans of their own; a slot, for a moment, is an ordinary one whose record
-//! says that it is lent. Neither is ever a reference here: what a caller does with the memory, and what
-//! the host does with it, decides nothing. See lending.rst.
+//! Pages, which are lent for long, come from spans of their own; a slot, which is lent for a
+//! moment, is an ordinary one whose record says so. Rust references to the memory are never made,
+//! and nothing that the caller or the host writes to it decides anything here. See lending.rst.
 
 use super::{
     address::Phys,
@@ -28,8 +28,8 @@ use kernel::time::{
     Delta, //
 };
 
-/// For how long a caller that may sleep waits for kccd, in steps of so many milliseconds: as long as a
-/// chunk takes on a busy host.
+/// A caller that may sleep waits for kccd in steps of this many milliseconds, at most this many
+/// times: as long as a chunk takes on a busy host.
 const WAIT_MS: i64 = 10;
 const WAITS: usize = 40;
 
@@ -40,8 +40,8 @@ const PAGE_BYTES: usize = Use::Lent.class().slot_bytes();
 ///
 /// # Invariants
 ///
-/// `bytes` bytes at `addr` are of spans in the pool, and not home; the record at `addr` says that they
-/// are lent, and nobody else has been told their address.
+/// The `bytes` bytes at `addr` belong to spans in the pool, and are not home; the record at `addr`
+/// says that they are lent, and nobody else has been told their address.
 pub(crate) struct Lent<'a> {
     pool: &'a Pool,
     addr: Phys,
@@ -49,17 +49,17 @@ pub(crate) struct Lent<'a> {
 }
 
 impl Lent<'_> {
-    /// Where it is.
+    /// Address of the memory.
     pub(crate) fn addr(&self) -> Phys {
         self.addr
     }
 
-    /// How much it is.
+    /// Size of the memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Leaves it to the caller to call [`Pool::take_back`].
+    /// Returns the address, and leaves it to the caller to call [`Pool::take_back`].
     pub(crate) fn into_addr(self) -> Phys {
         ManuallyDrop::new(self).addr
     }
@@ -72,11 +72,11 @@ impl Drop for Lent<'_> {
 }
 
 impl Pool {
-    /// Lends `bytes` bytes in pages, zeroed, and aligned to their number rounded up to a power of two; of
-    /// `node` if possible.
+    /// Lends `bytes` bytes in pages, zeroed, and aligned to their number rounded up to a power of
+    /// two; on `node` if possible.
     ///
-    /// Any context but NMI; sleeps if it may. [`None`] if there are none, or more are asked for than are
-    /// lent at a time.
+    /// Any context but NMI; sleeps only if `may_sleep`. [`None`] if there are none, or if more
+    /// bytes are asked for than are lent at a time.
     pub(crate) fn lend_pages(
         &self,
         node: Option<usize>,
@@ -87,14 +87,14 @@ impl Pool {
             self.stats.lend_oversize.add(1);
             return None;
         }
-        // Whoever can wait leaves the reserve to those who cannot.
+        // A caller that can wait leaves the reserve to those that cannot.
         let reach = match may_sleep {
             true => Reach::Ready,
             false => Reach::Reserve,
         };
         let take = || self.take_pages(node, bytes, reach);
-        // More than a span comes of a whole chunk, which kccd makes for no one; and there is nothing to
-        // wait for once kccd sleeps and would not hear how few there are.
+        // Waiting is no use for more than a span, which needs a whole chunk that kccd makes for
+        // nobody in particular; nor when kccd sleeps, and no stock has any news to wake it.
         let may_wait = || may_sleep && bytes <= SPAN_BYTES && self.tell();
         let mut later = (0..WAITS).take_while(|_| may_wait()).map(|_| {
             fsleep(Delta::from_millis(WAIT_MS));
@@ -104,18 +104,18 @@ impl Pool {
         self.counted(lent).inspect(bounce::zero_lent)
     }
 
-    /// Lends `bytes` bytes of a slot, zeroed, and aligned to their number rounded up to a power of two.
-    /// For what is given back before long. Any context but NMI. [`None`] if there is none.
+    /// Lends `bytes` bytes of a slot, zeroed, and aligned to their number rounded up to a power of
+    /// two. For memory that is given back soon. Any context but NMI. [`None`] if there is none.
     pub(crate) fn lend_slot(&self, bytes: usize) -> Option<Lent<'_>> {
         self.lend_as_it_is(bytes).inspect(bounce::zero_lent)
     }
 
-    /// The same with whatever is in it, all of which the host has seen.
+    /// As [`Self::lend_slot`], but not zeroed: the host has seen everything that is in it.
     pub(crate) fn lend_as_it_is(&self, bytes: usize) -> Option<Lent<'_>> {
         self.counted(self.take_slot(bytes))
     }
 
-    /// Counts if nothing is lent.
+    /// Passes `lent` on, and counts it if nothing is lent.
     fn counted<'a>(&self, lent: Option<Lent<'a>>) -> Option<Lent<'a>> {
         if lent.is_none() {
             self.stats.lend_refused.add(1);
@@ -148,11 +148,11 @@ impl Pool {
         Some(self.lend(slot, bytes))
     }
 
-    /// Records that `bytes` bytes from the start of `slot` on are lent, which have just left the bitmaps
-    /// of their spans, or this CPU's stack.
+    /// Records that `bytes` bytes from the start of `slot` on are lent; they have just left the
+    /// bitmaps of their spans, or this CPU's stack.
     fn lend(&self, slot: FreeSlot, bytes: usize) -> Lent<'_> {
         slot.slot.lend(slot.base, bytes);
-        // INVARIANT: They are not home; the record says so now.
+        // INVARIANT: The bytes are not home, and now the record says that they are lent.
         Lent {
             pool: self,
             addr: slot.base,
@@ -162,8 +162,8 @@ impl Pool {
 
     /// Takes back the `bytes` bytes that are lent at `addr`, after their owner's last access.
     ///
-    /// Returns whether the address is ours. What is not lent is reported, and left alone. Any context but
-    /// NMI.
+    /// Returns whether the address is ours. Memory that is not lent is reported, and left alone.
+    /// Any context but NMI.
     pub(crate) fn take_back(&self, addr: Phys, bytes: usize) -> bool {
         let Some(span) = self.directory.get(addr) else {
             return false;
@@ -185,7 +185,7 @@ impl Pool {
             return None;
         }
         if !span.is_still(binding, addr) {
-            // As in `unmap()`, see span.rs: it is somebody else's.
+            // As in `unmap()`, see span.rs: the memory is somebody else's.
             slot.slot.lend(addr, lent_bytes);
             return None;
         }
@@ -203,8 +203,8 @@ impl Pool {
         Some(())
     }
 
-    /// Whether `bytes` bytes at `addr` are lent, from the first to the last. Takes a few looks for each
-    /// slot or span that they lie in, and no lock. Any context.
+    /// Whether `bytes` bytes at `addr` are lent, from the first to the last. Takes a few reads for
+    /// each slot or span that they lie in, and no lock. Any context.
     pub(crate) fn is_lent(&self, addr: Phys, bytes: usize) -> bool {
         let mut left = bytes.max(1);
         let mut at = addr;
@@ -218,7 +218,7 @@ impl Pool {
         true
     }
 
-    /// What is lent at this moment, in bytes.
+    /// Memory that is lent at this moment, in bytes.
     pub(crate) fn lent_bytes(&self) -> u64 {
         let pages = self.nodes().map(|node| {
             let depot = &node.lent;

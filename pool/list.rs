@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lists of spans and of chunks by level, linked through what is in them: to add or to remove one
+//! Lists of spans and of chunks by level, linked through their elements: to add or to remove one
 //! takes a few instructions and cannot fail.
 //!
 //! # Locking
 //!
-//! The links of what is in a list belong to the lock that guards the list.
+//! The links of the elements are protected by the lock that guards the list.
 
 use crate::glue::link::Link;
 
-/// What can be in one list at a time.
+/// An element that can be in one list at a time.
 pub(crate) trait Linked: Sync + Sized + 'static {
-    /// Its place in the list that it is in.
+    /// Its neighbours in the list that it is in.
     fn links(&self) -> &Links<Self>;
 
     /// Which list it belongs to, [`None`] if to none.
@@ -25,7 +25,7 @@ pub(crate) struct Links<T: Linked> {
 }
 
 impl<T: Linked> Links<T> {
-    /// In no list.
+    /// The links of an element that is in no list.
     pub(crate) const fn new() -> Self {
         Self {
             previous: Link::new(),
@@ -34,7 +34,7 @@ impl<T: Linked> Links<T> {
     }
 }
 
-/// A list for each level; what was added last comes first.
+/// A list for each level; the element that was added last comes first.
 pub(crate) struct Lists<T: Linked, const LEVELS: usize>([Option<&'static T>; LEVELS]);
 
 impl<T: Linked, const LEVELS: usize> Lists<T, LEVELS> {
@@ -43,12 +43,12 @@ impl<T: Linked, const LEVELS: usize> Lists<T, LEVELS> {
         Self([None; LEVELS])
     }
 
-    /// The first one of the lowest level that has any.
+    /// The first element of the lowest level that has any.
     pub(crate) fn first(&self) -> Option<&'static T> {
         self.0.into_iter().flatten().next()
     }
 
-    /// The first one of a level.
+    /// The first element of a level.
     pub(crate) fn first_at(&self, level: usize) -> Option<&'static T> {
         self.0.get(level).copied().flatten()
     }
@@ -57,7 +57,7 @@ impl<T: Linked, const LEVELS: usize> Lists<T, LEVELS> {
         self.0.get_mut(item.level()?)
     }
 
-    /// Adds `item`, which must be in no list, to the one of its level.
+    /// Adds `item`, which must be in no list, to the list of its level.
     pub(crate) fn add(&mut self, item: &'static T) {
         let Some(head) = self.head(item) else {
             return;
@@ -70,8 +70,8 @@ impl<T: Linked, const LEVELS: usize> Lists<T, LEVELS> {
         }
     }
 
-    /// Does `f` to `item`, which is here or whose level is none, and moves it to the level that it has
-    /// after that.
+    /// Calls `f` with `item`, which must be in the list of its level, if it has one, and moves it
+    /// to the list of the level that it has after that.
     pub(crate) fn change<R>(&mut self, item: &'static T, f: impl FnOnce(&'static T) -> R) -> R {
         self.remove(item);
         let result = f(item);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a driver should not do: detected, counted, reported once for each kind, and harmless.
+//! Misuse by drivers: detected, counted, reported once for each kind, and harmless.
 
 use super::{
     address::Phys,
@@ -18,20 +18,21 @@ pub(super) const KINDS: usize = 4;
 /// A kind of misuse.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Misuse {
-    /// A mapping is unmapped that is over.
+    /// A mapping that is over is unmapped again.
     DoubleUnmap,
-    /// No mapping starts at the address, or for a sync, contains it.
+    /// No mapping starts at the address or, for a sync, contains it.
     WrongAddress,
     /// The mapping ends before the range does.
     PastTheEnd,
-    /// Memory is given back that is not lent, or not of that size.
+    /// Memory is given back that is not lent, or is lent with another size.
     NotLent,
 }
 
 impl Pool {
-    /// Counts and reports misuse of `size` bytes at `addr`, where no mapping is to be unmapped or synced.
+    /// Counts and reports misuse: no mapping of `size` bytes at `addr` is there to unmap or to
+    /// sync.
     ///
-    /// Unless they are lent: then there is nothing to undo and to copy, for they were mapped as they are.
+    /// Does nothing for lent bytes: they were mapped as they are, with nothing to undo or to copy.
     #[cold]
     #[inline(never)]
     pub(super) fn misuse(&self, dev: DmaDevice<'_>, what: Misuse, addr: Phys, size: usize) {
@@ -49,7 +50,7 @@ impl Pool {
         }
     }
 
-    /// Counts and reports that `bytes` bytes at `addr` are given back which are not lent.
+    /// Counts and reports that `bytes` bytes at `addr` are given back although they are not lent.
     #[cold]
     pub(super) fn not_lent(&self, addr: Phys, bytes: usize) {
         if self.is_first(Misuse::NotLent) {
@@ -57,7 +58,7 @@ impl Pool {
         }
     }
 
-    /// Counts one. Whether it is the first of its kind.
+    /// Counts one; returns whether it is the first of its kind.
     fn is_first(&self, what: Misuse) -> bool {
         self.stats.misuse.add(1);
         !self.reported[what as usize].xchg(true, Relaxed)

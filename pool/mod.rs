@@ -4,18 +4,19 @@
 //!
 //! The life of a mapping: [`layout`] finds the class, [`cache`] pops a slot off this CPU's stack,
 //! [`slot`] records the mapping, and `glue::bounce` copies. The way back: [`directory`] finds the
-//! [`span`] and the slot of an address. [`help`] is what happens when a CPU has no slot, or no room
-//! for one: behind the stacks are a [`depot`] for each class and a [`stock`] of unbound spans, on each
-//! [`node`]. [`gate`] decides who may take what is short, [`refusal`] says what was short. Beneath all
-//! that, the [`lender`] gives such memory to callers as it is, which then need no mapping.
+//! [`span`] and the slot of an address. [`help`] takes over when a CPU has no slot, or no room for
+//! one: behind the stacks are a [`depot`] for each class and a [`stock`] of unbound spans, on each
+//! [`node`]. [`gate`] decides which CPUs may take slots that are short, [`refusal`] reports
+//! mappings that got none. Beside mappings, the [`lender`] gives shared memory to callers as it is,
+//! which then need no mapping.
 //!
-//! Everything that is kept is in private memory. Shared memory holds payload and nothing else. This
-//! folder knows nothing of kccd, which fills the stock and takes [`chunk`]s out of it.
+//! All state is kept in private memory. Shared memory holds payload and nothing else. The code in
+//! this folder knows nothing of kccd, which fills the stock and takes [`chunk`]s out of it.
 //!
 //! # Locking
 //!
-//! A depot's lock nests a stock's; a gate's and the bell's nest nothing. The stacks need none. No lock
-//! is held while bytes are copied.
+//! A stock's lock is taken inside a depot's; inside a gate's lock and the bell's no lock is taken.
+//! The stacks need no lock. No lock is held while bytes are copied.
 
 pub(crate) mod address;
 pub(crate) mod bell;
@@ -84,35 +85,35 @@ use stats::Stats;
 #[pin_data]
 pub(crate) struct Pool {
     pub(crate) directory: Directory,
-    /// Where devices see the last byte that `directory` has an entry for.
+    /// The address at which devices see the last byte that `directory` covers.
     last_address: u64,
     pub(crate) caches: CpuCaches,
     #[pin]
     gates: Gates,
-    /// By number, at least one.
+    /// Indexed by node number; at least one.
     nodes: KVec<Pin<KBox<Node>>>,
     deferred: Deferred,
     pub(crate) stats: Stats,
     pub(crate) refusals: Refusals,
-    /// The kinds of misuse that were reported.
+    /// Which kinds of misuse have been reported already.
     reported: [Atomic<bool>; KINDS],
     /// Rung when a stock runs low.
     #[pin]
     pub(crate) bell: Bell,
 }
 
-/// A mapping was not made. The values are what the hooks return.
+/// Why a mapping was not made. The values are those that the hooks return.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u64)]
 pub(crate) enum NotMade {
     /// The legacy pool may serve it: `CC_SWIOTLB_LEGACY`.
     Legacy = !1,
-    /// Nobody may, `DMA_MAPPING_ERROR`: it was refused, counted and reported.
+    /// Nobody may serve it, `DMA_MAPPING_ERROR`: it was refused, counted and reported.
     Refused = !0,
 }
 
 impl Pool {
-    /// A pool without any slot, for so many NUMA nodes. May sleep.
+    /// A pool without any slot, for `nodes` NUMA nodes. May sleep.
     pub(crate) fn new(nodes: usize) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             directory: Directory::new(memory::frames())?,
@@ -134,10 +135,11 @@ impl Pool {
         })
     }
 
-    /// Makes a mapping if this CPU has a slot for it at hand, and the device is served and reaches all
-    /// of them.
+    /// Makes a mapping if this CPU's stack has a slot for it, and the device is ours to serve and
+    /// reaches all slots.
     ///
-    /// [`None`] leaves nothing behind, and says nothing: [`Self::map`] is next. Any context but NMI.
+    /// [`None`] has no side effects, and is neither counted nor reported: [`Self::map`] is tried
+    /// next. Any context but NMI.
     ///
     /// # Safety
     ///
@@ -155,7 +157,7 @@ impl Pool {
 
     /// Makes a mapping and returns its address. Any context but NMI.
     ///
-    /// An error leaves nothing behind.
+    /// On error no slot stays taken.
     #[inline]
     pub(crate) fn map(&self, request: &Request<'_>) -> Result<Phys, NotMade> {
         let Some(layout) = request.layout() else {
@@ -185,7 +187,8 @@ impl Pool {
 
     /// Makes a mapping that the legacy pool could not make either. Any context but NMI.
     ///
-    /// [`NotMade::Legacy`] if it was the legacy pool's affair alone.
+    /// [`NotMade::Legacy`] if the device does not reach every slot that there can be: the legacy
+    /// pool alone decides then.
     #[cold]
     #[inline(never)]
     pub(crate) fn map_last(&self, request: &Request<'_>) -> Result<Phys, NotMade> {
@@ -207,15 +210,16 @@ impl Pool {
     fn begin(request: &Request<'_>, slot: FreeSlot, offset: usize) -> Phys {
         let addr = slot.base.add(offset);
         // SAFETY:
-        // - The buffer is what the type invariant of `Request` says.
-        // - The layout is of a class that holds offset and size, and no smaller class is taken.
+        // - By the type invariant of `Request`, the driver keeps the buffer until the mapping is
+        //   undone.
+        // - The layout's class holds offset and size, and the slot is of no smaller class.
         let mapping = unsafe { Mapping::new(addr, request.orig, request.size) };
         request.dev.reset_need_sync();
         if request.from_device && params::zero_from_device() {
             bounce::zero_shared(&mapping);
         } else {
-            // Also for a device that only writes: it may write less than all, and what it leaves
-            // alone must not be clobbered when the mapping ends (swiotlb_tbl_map_single()).
+            // Also for a device that only writes: it may write less than the whole buffer, and the
+            // rest must not be clobbered when the mapping ends (see swiotlb_tbl_map_single()).
             bounce::to_shared(&mapping);
         }
         slot.slot.begin(&mapping);
@@ -246,8 +250,8 @@ impl Pool {
         true
     }
 
-    /// Claims the mapping at `addr`, which lies in `span`: of `size` bytes, or else whatever its size is.
-    /// Returns the slot and its class as well.
+    /// Claims the mapping at `addr`, which lies in `span`. Expects one of `size` bytes, but claims
+    /// one of any other size, too. Returns the slot and its class as well.
     #[inline]
     fn claim(
         &self,
@@ -262,19 +266,19 @@ impl Pool {
             Some(mapping) => mapping,
             None => slot.slot.claim_any(addr)?,
         };
-        // Here, where it costs nothing if the size was right.
+        // Checked here, where the check costs nothing if the size was right.
         if size > mapping.size() {
             self.misuse(dev, Misuse::PastTheEnd, addr, size);
         }
         if !span.is_still(binding, addr) {
-            // See span.rs.
+            // See "Stale addresses" in span.rs.
             slot.slot.begin(&mapping);
             return Err(Misuse::DoubleUnmap);
         }
         Ok((slot, class, mapping))
     }
 
-    /// Calls `copy` with that part of a mapping which `size` bytes from `addr` on are.
+    /// Calls `copy` with the part of a mapping that the `size` bytes from `addr` on cover.
     ///
     /// Returns whether the address is ours. Any context but NMI.
     ///
@@ -293,8 +297,8 @@ impl Pool {
         let Some(span) = self.directory.get(addr) else {
             return false;
         };
-        // If the span is bound anew meanwhile, the record is another slot's, but if it says that `addr`
-        // is within its mapping, that is so.
+        // If the span is rebound meanwhile, the record is another slot's. But if it says that
+        // `addr` lies within its mapping, that is true.
         let part = span
             .slot_at(addr)
             .and_then(|(slot, _)| slot.slot.mapping(addr)?.part(addr, size));
@@ -309,9 +313,9 @@ impl Pool {
         true
     }
 
-    /// The largest mapping that `dev` may ask for, in bytes; 0 if that is for the legacy pool to
-    /// say: as long as there is no memory, or none that the device reaches for sure, a mapping could
-    /// only be left to it. Any context.
+    /// The largest mapping that `dev` may ask for, in bytes; 0 to leave the answer to the legacy
+    /// pool. As long as there is no memory, or none that the device reaches for sure, a mapping
+    /// could only be left to that pool. Any context.
     pub(crate) fn max_mapping_bytes(&self, dev: DmaDevice<'_>) -> usize {
         match self.shared_bytes() > 0 && self.is_all_reached(dev) {
             true => layout::max_mapping_bytes(dev.constraints(0).min_align_mask),
@@ -319,12 +323,12 @@ impl Pool {
         }
     }
 
-    /// Whether `dev` reaches whatever slot there may be: only then are we the ones to refuse it.
+    /// Whether `dev` reaches every slot that there can be. Only then may we refuse its mappings.
     fn is_all_reached(&self, dev: DmaDevice<'_>) -> bool {
         dev.reaches(Phys::new(0), self.directory.bytes)
     }
 
-    /// A mapping was served by a larger class than its own, or is left to the legacy pool.
+    /// Counts and traces a mapping that a larger class served, or that is left to the legacy pool.
     #[cold]
     #[inline(never)]
     fn fell_back(&self, request: &Request<'_>, from: SizeClass, to: Option<SizeClass>) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a NUMA node has: a depot for each class and one for what is lent, and the stock behind them.
+//! A NUMA node: a depot for each class and one for pages that are lent, and the stock behind them.
 
 use super::{
     class::{
@@ -20,7 +20,7 @@ use pin_init::pin_init_array_from_fn;
 pub(crate) struct Node {
     #[pin]
     depots: [Depot; CLASSES],
-    /// The pages that are lent.
+    /// The depot of pages that are lent.
     #[pin]
     pub(crate) lent: Depot,
     #[pin]
@@ -42,12 +42,12 @@ impl Node {
         &self.depots[class as usize]
     }
 
-    /// Bytes of spans that are bound to be lent.
+    /// Bytes of spans that are bound to [`Use::Lent`].
     pub(crate) fn lent_span_bytes(&self) -> u64 {
         self.lent.slots.get() << Use::Lent.class().shift()
     }
 
-    /// Bytes of slots and spans that nobody uses, and that no list of the watermark keeps for a class.
+    /// Bytes of slots and spans that nobody uses, and that no watermark list keeps for a class.
     pub(crate) fn ready_bytes(&self) -> u64 {
         let slots = SizeClass::ALL.into_iter().map(|class| {
             let depot = self.depot(class);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is said when a mapping is refused: once in a while, in one line, the class, the reason, how
-//! many, and which parameter helps.
+//! Messages about refused mappings: a line once in a while that says the class, the reason, how
+//! many mappings were refused, and which parameter helps.
 
 use super::{
     class::SizeClass,
@@ -19,7 +19,7 @@ use kernel::prelude::*;
 /// The shortest time between two lines in the log, in milliseconds.
 const QUIET_MS: u64 = 5000;
 
-/// What keeps kccd from making more, if it is more than the time that it takes.
+/// An obstacle that keeps kccd from making more slots, other than the time that it takes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Obstacle {
     /// `cc_swiotlb.max=` is reached.
@@ -30,7 +30,7 @@ pub(crate) enum Obstacle {
     Host,
 }
 
-/// The reason and what helps: if nothing is in the way but time, and by obstacle.
+/// The reason and the remedy: first where only time is in the way, then for each obstacle.
 const TEXTS: [&str; 4] = [
     "kccd is still converting memory; a larger cc_swiotlb.watermark= keeps more ready",
     "cc_swiotlb.max= is reached; a larger cc_swiotlb.max= allows more",
@@ -38,42 +38,42 @@ const TEXTS: [&str; 4] = [
     "the host refuses to convert memory; no parameter helps, look at the host",
 ];
 
-/// The same as words in sysfs; before that, if nothing was refused yet, and after, if no slot holds
-/// the mapping.
+/// The same reasons as words in sysfs. The first one says that nothing was refused yet, the last
+/// one that no slot holds the mapping.
 const REASONS: [&str; 6] = ["none", "slow", "max", "memory", "host", "oversize"];
 const OVERSIZE: u64 = REASONS.len() as u64 - 1;
 
-/// Refused mappings and what was said about them.
+/// Refused mappings, and the messages about them.
 #[derive(Default)]
 pub(crate) struct Refusals {
     pub(crate) count: Counter,
     /// How many there were since the last line, and when that was.
     untold: Counter,
     told_ms: Counter,
-    /// The place of the obstacle among all, counted from 1.
+    /// The index in [`TEXTS`] for the obstacle, 0 if there is none.
     obstacle: Counter,
-    /// The place of the reason of the last one.
+    /// The index in [`REASONS`] for the mapping that was refused last.
     reason: Counter,
 }
 
 impl Refusals {
-    /// What keeps kccd from making more, in words.
+    /// The obstacle that keeps kccd from making more slots, in words.
     pub(crate) fn obstacle(&self) -> Option<&'static str> {
         (self.obstacle.get() > 0).then(|| self.text())
     }
 
-    /// Notes what does; to be called by kccd.
+    /// Sets the obstacle; to be called by kccd.
     pub(crate) fn set_obstacle(&self, obstacle: Option<Obstacle>) {
         let place = obstacle.map_or(0, |obstacle| obstacle as u64 + 1);
         self.obstacle.set(place);
     }
 
-    /// Why the last one was refused, in a word.
+    /// The reason why the last mapping was refused, in a word.
     pub(super) fn reason(&self) -> &'static str {
         REASONS[self.reason.get() as usize % REASONS.len()]
     }
 
-    /// Counts one, for which no slot is free, or which `fits` none.
+    /// Counts a refused mapping. If it `fits` a slot, none was free.
     fn note(&self, fits: bool) {
         let place = match fits {
             true => self.obstacle.get() + 1,
@@ -88,18 +88,19 @@ impl Refusals {
         TEXTS[self.obstacle.get() as usize % TEXTS.len()]
     }
 
-    /// How many there were since the last line, if there should be one now.
+    /// How many were refused since the last line, if there should be a line now.
     fn to_tell(&self, now_ms: u64) -> Option<u64> {
         let told_ms = self.told_ms.get();
         let is_due = told_ms == 0 || now_ms.saturating_sub(told_ms) >= QUIET_MS;
-        // Of several CPUs one does it.
+        // Only one of several CPUs prints it.
         let tells = is_due && self.told_ms.replace(told_ms, now_ms.max(1));
         tells.then(|| self.untold.take())
     }
 }
 
 impl Pool {
-    /// A mapping is refused: nobody can serve it. Without a class, no slot holds it.
+    /// Refuses a mapping that nobody can serve: counts and reports it. Without a class, no slot
+    /// holds it.
     #[cold]
     #[inline(never)]
     pub(super) fn refuse(&self, request: &Request<'_>, class: Option<SizeClass>) -> NotMade {
@@ -136,7 +137,7 @@ mod tests {
     #[test]
     fn one_line_at_a_time_counts_all_since_the_last() {
         let refusals = Refusals::default();
-        // Refused since the last look, milliseconds since boot, what the line says.
+        // Refused since the last look, milliseconds since boot, the number in the line.
         for (refused, now_ms, told) in [
             (1, 0, Some(1)),
             (1, 1, None),

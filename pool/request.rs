@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a mapping is asked for with.
+//! The parameters of a mapping.
 
 use super::{
     address::Phys,
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::glue::device::DmaDevice;
 
-/// A mapping that is asked for.
+/// A request for a mapping.
 ///
 /// # Invariants
 ///

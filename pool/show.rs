@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is shown: one value a file in sysfs, and the same values as tables in debugfs. Takes no lock
-//! and disturbs no mapping.
+//! The values that users see: one for each file in sysfs, and the same values as tables in debugfs.
+//! Takes no lock and disturbs no mapping.
 //!
 //! Documentation/ABI/testing/sysfs-kernel-mm-cc_swiotlb says what each value is.
 
@@ -29,9 +29,9 @@ use kernel::{
 
 /// A value that is shown.
 pub(crate) enum Value {
-    /// A word about all of the pool.
+    /// A word about the whole pool.
     Word(fn(&Pool) -> &'static str),
-    /// A number about all of the pool.
+    /// A number about the whole pool.
     Number(fn(&Pool) -> u64),
     /// A number about one class.
     OfClass(OfClass, SizeClass),
@@ -40,7 +40,7 @@ pub(crate) enum Value {
 impl fmt::Display for Value {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(pool) = crate::pool() else {
-            // There is no other file than `STATE` then.
+            // Without a pool there is no other file than `STATE`.
             return out.write_str("off");
         };
         match self {
@@ -54,7 +54,7 @@ impl fmt::Display for Value {
 /// A number about one class.
 type OfClass = fn(&Pool, SizeClass) -> u64;
 
-/// What files about one class show, and some of those about all of the pool sum up.
+/// The numbers in the files about one class; some of the files about the whole pool sum them up.
 const SLOTS: OfClass = |it, class| it.slots(class, |of| &of.slots);
 const SLOT_BYTES: OfClass = |it, class| SLOTS(it, class) << class.shift();
 const KEEP: OfClass = |it, class| it.slots(class, |of| &of.keep);
@@ -70,14 +70,14 @@ const FALLBACK: OfClass = |it, class| it.stats.classes[class].fallback.get();
 const LEFT: OfClass = |it, class| it.stats.classes[class].left.get();
 const REFUSED: OfClass = |it, class| it.stats.classes[class].refused.get();
 
-/// The file that there is without a pool as well.
+/// The file that exists without a pool as well.
 pub(crate) static STATE: [File; 1] = [File::new(c"state", Value::Word(|_| "on"))];
 
 const fn number(name: &'static CStr, value: fn(&Pool) -> u64) -> File {
     File::new(name, Value::Number(value))
 }
 
-/// The files about all of the pool.
+/// The files about the whole pool.
 pub(crate) static TOTALS: [File; 38] = [
     number(c"shared_bytes", Pool::shared_bytes),
     number(c"peak_shared_bytes", |it| it.stats.peak_shared_bytes.get()),
@@ -96,7 +96,7 @@ pub(crate) static TOTALS: [File; 38] = [
         it.nodes().map(Node::lent_span_bytes).sum()
     }),
     number(c"leaked_bytes", |it| it.stats.leaked_bytes.get()),
-    // Less those that were taken for a device which does not reach them, and put back unused.
+    // Less the slots that were taken for a device which does not reach them, and put back unused.
     number(c"mapped", |it| {
         it.sum(TAKEN).saturating_sub(it.stats.unreachable.get())
     }),
@@ -169,13 +169,13 @@ pub(crate) static CLASS_FOLDERS: [(&CStr, [File; 13]); CLASSES] = [
 ];
 
 impl Pool {
-    /// A sum over all classes.
+    /// The sum of `number` over all classes.
     fn sum(&self, number: OfClass) -> u64 {
         let classes = SizeClass::ALL.into_iter();
         classes.map(|class| number(self, class)).sum()
     }
 
-    /// Writes the file `stats`, which there is without a pool as well.
+    /// Writes the file `stats`, which exists without a pool as well.
     pub(crate) fn write_stats(pool: &Option<&Self>, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let totals = pool.map_or(&[][..], |_| &TOTALS);
         [&STATE, totals].into_iter().flatten().try_for_each(|file| {

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The private record of one slot: 16 bytes in a cache line of their own kind.
+//! The private record of one slot: 16 bytes, in a cache line that holds nothing but such records.
 //!
 //! # Ordering
 //!
 //! A slot has one owner at a time: its span, a CPU's stack, the mapping or borrower that has it, or
-//! whoever ends the mapping. Ownership passes by the depot's lock, or by the disabled interrupts that
-//! guard the stack.
+//! the caller that ends the mapping. Ownership changes under the depot's lock, or with interrupts
+//! disabled, which guards the stack.
 //!
 //! [`Slot::begin`] ends with a write barrier, after which the driver gets the address and stores it
-//! somewhere. Who loads it from there, on another CPU and even without any ordering of the driver's
-//! own, finds the record by that address: the dependency is the other half of the barrier
+//! somewhere. A CPU that loads the address from there, even without any ordering by the driver,
+//! finds the record through it: this address dependency is the other half of the barrier
 //! ([`Slot::mapping`] and [`Slot::claim`]). swiotlb.c orders its records in the same place.
 //!
 //! A mapping is undone in two steps. [`Slot::claim`] is a compare-and-exchange, so that of two
@@ -49,11 +49,11 @@ use kernel::{
 const FIELD_BITS: u32 = 24;
 const SIZE_MASK: u64 = (1 << FIELD_BITS) - 1;
 const OFFSET_MASK: u64 = SPAN_BYTES as u64 - 1;
-/// A mapping owns the slot. While it is being undone the rest of the word is still there.
+/// A mapping owns the slot. Only this bit is cleared while the mapping is being undone.
 const MAPPED: u64 = 1 << 63;
-/// The memory is lent, and is no mapping's.
+/// The memory is lent, and belongs to no mapping.
 const LENT: u64 = 1 << 62;
-/// What is lent waits for others than its owner.
+/// The owner has given the lent memory back, but others still refer to it.
 const DEFERRED: u64 = 1 << 61;
 const FREE: u64 = 0;
 
@@ -62,7 +62,8 @@ const FREE: u64 = 0;
 /// # Invariants
 ///
 /// - `shared..shared + size` lies within one slot.
-/// - `size` bytes at `orig` are of a buffer that its driver keeps until the mapping is undone.
+/// - The `size` bytes at `orig` belong to a buffer that its driver keeps until the mapping is
+///   undone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Mapping {
     shared: Phys,
@@ -96,8 +97,8 @@ impl Mapping {
         self.size
     }
 
-    /// The part of at most `bytes` bytes from `addr` on, which lies in the same span. [`None`] if it is
-    /// outside.
+    /// The part of at most `bytes` bytes from `addr` on; `addr` lies in the same span. [`None`] if
+    /// it is outside the mapping.
     #[inline]
     pub(crate) fn part(&self, addr: Phys, bytes: usize) -> Option<Self> {
         let start = self.shared.offset_in(SPAN_SHIFT);
@@ -105,7 +106,7 @@ impl Mapping {
         if skip >= self.size {
             return None;
         }
-        // INVARIANT: A part of what is within the slot and the buffer.
+        // INVARIANT: A part of a mapping lies within the same slot and buffer.
         Some(Self {
             shared: addr,
             orig: self.orig.add(skip),
@@ -115,7 +116,7 @@ impl Mapping {
 
     /// The first `bytes` bytes.
     pub(crate) fn first(&self, bytes: usize) -> Self {
-        // INVARIANT: A part of what it was.
+        // INVARIANT: A part of a mapping lies within the same slot and buffer.
         Self {
             size: self.size.min(bytes),
             ..*self
@@ -123,8 +124,8 @@ impl Mapping {
     }
 }
 
-/// The word of a record: a mark, how far into its span the mapping lies, and its size. A mapping has at
-/// most 2^19 bytes, what is lent 2^21.
+/// The word of a record: a mark, the offset of the mapping in its span, and its size. A mapping has
+/// at most 2^19 bytes, lent memory at most 2^21.
 fn word_of(mark: u64, shared: Phys, size: usize) -> u64 {
     mark | ((shared.offset_in(SPAN_SHIFT) as u64) << FIELD_BITS) | size as u64
 }
@@ -133,9 +134,9 @@ fn word_of(mark: u64, shared: Phys, size: usize) -> u64 {
 ///
 /// # Invariants
 ///
-/// - `word` is [`FREE`], or [`word_of`] the mapping that owns the slot, without [`MAPPED`] while that
-///   is undone, or of what is lent from the slot on, with [`DEFERRED`] set once its owner is done with
-///   it and others are not.
+/// - `word` is [`FREE`]; or [`word_of`] the mapping that owns the slot, without [`MAPPED`] while
+///   the mapping is being undone; or that of the memory that is lent from the slot on, with
+///   [`DEFERRED`] once its owner is done with it and others are not.
 /// - While a mapping owns the slot, `orig` is that mapping's original address.
 pub(crate) struct Slot {
     orig: Atomic<u64>,
@@ -152,11 +153,11 @@ impl Slot {
         }
     }
 
-    /// Records a mapping. To be called by the slot's owner only: of a free slot, or to take back a claim.
+    /// Records a mapping. To be called only by the slot's owner, on a free slot or to undo a claim.
     #[inline]
     pub(crate) fn begin(&self, mapping: &Mapping) {
-        // INVARIANT: The address is there before the mark says so. And it is not before the slot is
-        // free: `mapping()`, which looks at the mark twice, would not see that it is another's.
+        // INVARIANT: The address is stored before the mark, and not before the slot is free: else
+        // `mapping()`, which reads the mark twice, would not see that it is another mapping's.
         self.orig.store(mapping.orig.raw(), Release);
         let word = word_of(MAPPED, mapping.shared, mapping.size);
         self.word.store(word, Release);
@@ -164,15 +165,15 @@ impl Slot {
         smp_mb(Write);
     }
 
-    /// What the record says, if `word` is its word; `addr` lies in the same span.
+    /// The mapping that the record describes, if `word` is its word; `addr` lies in the same span.
     #[inline]
     fn decode(&self, word: u64, addr: Phys) -> Option<Mapping> {
         if word & MAPPED == 0 {
             return None;
         }
         let span = addr.raw() - addr.offset_in(SPAN_SHIFT) as u64;
-        // INVARIANT: That is what `begin()` was given. If the slot has got another mapping between
-        // the two loads, `mapping()` and `claim_any()` find out before anybody uses it.
+        // INVARIANT: `begin()` was given these values. If the slot got another mapping between the
+        // two loads, `mapping()` and `claim_any()` notice it before anybody uses the result.
         Some(Mapping {
             shared: Phys::new(span | ((word >> FIELD_BITS) & OFFSET_MASK)),
             orig: Phys::new(read_once(&self.orig)),
@@ -180,19 +181,19 @@ impl Slot {
         })
     }
 
-    /// The mapping that owns the slot, which `addr` lies in.
+    /// The mapping that owns the slot; `addr` lies in the slot.
     #[inline]
     pub(crate) fn mapping(&self, addr: Phys) -> Option<Mapping> {
         let word = read_once(&self.word);
         smp_mb(Read);
         let mapping = self.decode(word, addr)?;
         smp_mb(Read);
-        // If it was undone meanwhile, the driver syncs what it unmaps.
+        // If it was undone meanwhile, the driver syncs a mapping that it is unmapping.
         (read_once(&self.word) == word).then_some(mapping)
     }
 
-    /// Claims the mapping of `size` bytes at `addr` for whoever undoes it: nobody else will, and
-    /// the record stays as it is until [`Self::free`].
+    /// Claims the mapping of `size` bytes at `addr` for the caller to undo it: nobody else will,
+    /// and the record stays as it is until [`Self::free`].
     ///
     /// [`None`] if the slot has no such mapping, see [`Self::claim_any`].
     #[inline]
@@ -201,9 +202,9 @@ impl Slot {
             return None;
         }
         let word = word_of(MAPPED, addr, size);
-        // INVARIANT: It is undone from here on.
+        // INVARIANT: The mapping is being undone from here on.
         self.word.cmpxchg(word, word & !MAPPED, Acquire).ok()?;
-        // INVARIANT: The word says so, and with it came the original address.
+        // INVARIANT: The word had these values, and the acquire makes the original address visible.
         Some(Mapping {
             shared: addr,
             orig: Phys::new(read_once(&self.orig)),
@@ -211,14 +212,14 @@ impl Slot {
         })
     }
 
-    /// The same for a mapping of any size. A mapping at another address is left alone.
+    /// As [`Self::claim`], for a mapping of any size. A mapping at another address is left alone.
     #[cold]
     #[inline(never)]
     pub(super) fn claim_any(&self, addr: Phys) -> Result<Mapping, Misuse> {
         let word = self.word.load(Relaxed);
         let Some(mapping) = self.decode(word, addr) else {
             return Err(match self.orig.load(Relaxed) {
-                // It has never had one.
+                // The slot has never had a mapping.
                 0 => Misuse::WrongAddress,
                 _ => Misuse::DoubleUnmap,
             });
@@ -226,7 +227,7 @@ impl Slot {
         if mapping.shared != addr {
             return Err(Misuse::WrongAddress);
         }
-        // INVARIANT: It is undone from here on.
+        // INVARIANT: The mapping is being undone from here on.
         let claimed = self.word.cmpxchg(word, word & !MAPPED, Acquire);
         let claimed = claimed.ok().and_then(|word| self.decode(word, addr));
         claimed.ok_or(Misuse::DoubleUnmap)
@@ -239,8 +240,8 @@ impl Slot {
         self.word.store(FREE, Release);
     }
 
-    /// Records that `bytes` bytes from `addr` on, at most a chunk, are lent. To be called by the owner
-    /// of the slot only, and of all others that the bytes lie in: of free ones, or to take back a claim.
+    /// Records that `bytes` bytes from `addr` on, at most a chunk, are lent. Only for the owner of
+    /// this slot and of all others that they lie in, on free slots or to undo a claim.
     pub(super) fn lend(&self, addr: Phys, bytes: usize) {
         // INVARIANT: Lent.
         self.word.store(word_of(LENT, addr, bytes), Release);
@@ -248,33 +249,34 @@ impl Slot {
         smp_mb(Write);
     }
 
-    /// Ends that, if exactly this is lent: of several callers one gets the slots. What was done to the
-    /// memory before is over.
+    /// Ends the loan, if exactly these bytes are lent: only one of several callers gets the slots.
+    /// All earlier accesses to the memory are over then.
     pub(super) fn take_back(&self, addr: Phys, bytes: usize) -> bool {
         let word = word_of(LENT, addr, bytes);
         // INVARIANT: Free again.
         bytes <= CHUNK_BYTES && self.word.cmpxchg(word, FREE, Full).is_ok()
     }
 
-    /// Claims what is lent, if it is exactly this, for whoever takes it back later: it stays lent, and
-    /// nobody else will. That ends with [`Self::lend`].
+    /// Claims the loan, if exactly these bytes are lent, for the caller to take it back later: the
+    /// memory stays lent, and nobody else can take it back. [`Self::lend`] ends the claim.
     pub(super) fn defer(&self, addr: Phys, bytes: usize) -> bool {
         let word = word_of(LENT, addr, bytes);
         // INVARIANT: Its owner is done with it.
         bytes <= CHUNK_BYTES && self.word.cmpxchg(word, word | DEFERRED, Full).is_ok()
     }
 
-    /// Keeps a number for the caller of [`Self::defer`], where a mapping has its original address.
+    /// Keeps a number for the caller of [`Self::defer`], in place of a mapping's original address.
     pub(super) fn set_next(&self, next: u64) {
         self.orig.store(next, Relaxed);
     }
 
-    /// That number.
+    /// The number that [`Self::set_next`] was given.
     pub(super) fn next(&self) -> u64 {
         self.orig.load(Relaxed)
     }
 
-    /// How many bytes are lent from `addr` on, which lies in the slot; [`None`] if the first is not.
+    /// How many bytes from `addr` on, which lies in the slot, are lent; [`None`] if the first is
+    /// not.
     pub(super) fn lent_from(&self, addr: Phys) -> Option<usize> {
         let word = self.word.load(Relaxed);
         let end = ((word >> FIELD_BITS) & OFFSET_MASK) + (word & SIZE_MASK);
@@ -291,7 +293,7 @@ mod tests {
 
     /// A mapping that nobody copies.
     fn mapping(orig: u64, offset: usize, size: usize) -> Mapping {
-        // SAFETY: Nothing is done with the buffer.
+        // SAFETY: The buffer is never accessed.
         unsafe { Mapping::new(at(offset), Phys::new(orig), size) }
     }
 

@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Spans: 512 KiB of shared memory, unbound, or bound to one use and cut into slots: those of a class,
-//! or pages that are lent.
+//! Spans: 512 KiB of shared memory each, either unbound, or bound to one use and cut into the slots
+//! of a class or into pages that are lent.
 //!
-//! A span knows which of its slots are home; all others are with a CPU's cache or a mapping. When all
-//! are home nobody uses the span, and it can be unbound and bound to another class at once: nothing
-//! has to be searched for, and nobody has to be waited for.
+//! A span knows which of its slots are home; all others are in a CPU's cache or belong to a
+//! mapping. When all are home nobody uses the span, and it can be unbound and bound to another
+//! class at once: there is nothing to search for and nobody to wait for.
 //!
 //! # Locking
 //!
 //! `home` and the links belong to the lock of the depot that the span is bound to, or of the stock
-//! that it is in while it is unbound. They are atomic so that a span can be shared; no access relies
-//! on it.
+//! that it is in while it is unbound. They are atomic so that a span can be shared; no access
+//! relies on it.
 //!
 //! # Stale addresses
 //!
-//! A span is never freed, and an unmap looks at it without any lock. The binding may change between
-//! its look-up and its claim only if the address has no mapping: a slot that is mapped is not home.
-//! So an unmap compares the binding after it has claimed the record, which is an acquire: if it
-//! changed, the driver has unmapped what was unmapped before. If the slot is mapped again in that
-//! moment, at the same offset and with the same size, its own unmap may be taken for the wrong one:
-//! it is reported, and the slot is lost. The same goes for a span that has got other memory before the
-//! binding was read. A sync is in an RCU section, in which the span keeps its memory.
+//! A span is never freed, and an unmap reads it without any lock. The binding can change between
+//! the unmap's look-up and its claim only if the address has no mapping, because a slot that is
+//! mapped is not home. So an unmap compares the binding again after it has claimed the record,
+//! which is an acquire: if it changed, the driver has unmapped the address before. If the slot is
+//! mapped again at that moment, at the same offset and with the same size, the correct unmap of
+//! this mapping may be mistaken for the wrong one: it is reported, and the slot is lost. The same
+//! holds for a span that got other memory before the binding was read. A sync runs in an RCU
+//! read-side critical section, in which the span keeps its memory.
 
 use super::{
     address::Phys,
@@ -66,7 +67,7 @@ const WORDS: usize = SizeClass::B512.slots_per_span() / WORD_BITS;
 
 type Table = [Slot; TABLE_SLOTS];
 
-/// A free slot: its record, and where it is.
+/// A free slot: its record and its address.
 #[derive(Clone, Copy)]
 pub(crate) struct FreeSlot {
     /// Start of the slot.
@@ -94,8 +95,8 @@ impl Use {
     }
 }
 
-/// What a span is bound to, and how often it has been bound: log2 of the slot size in the lowest byte,
-/// which is all that a sync needs, the use in four bits, and a count.
+/// The use that a span is bound to, and a count of its bindings: log2 of the slot size in the
+/// lowest byte, which is all that a sync needs, the use in the next four bits, and the count above.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Binding(u32);
 
@@ -104,9 +105,9 @@ impl Binding {
     const USE: u32 = 0xf00;
     const USE_AT: u32 = Self::USE.trailing_zeros();
     const NEXT: u32 = Self::USE + (1 << Self::USE_AT);
-    /// No class. As slots go there is one, without a mapping.
+    /// No class. For a look-up the whole span is one slot, which has no mapping.
     const UNBOUND: u32 = Self::USE | SPAN_SHIFT;
-    /// No class either. The slots are pages.
+    /// No class either: the slots are pages that are lent.
     const LENT: u32 = Self::USE - (1 << Self::USE_AT) | Use::Lent.class().shift();
 
     /// The class, [`None`] while the span is unbound, or its pages are lent.
@@ -153,11 +154,12 @@ pub(crate) struct Span {
     links: Links<Self>,
 }
 
-/// The level of spans whose slots are all home. Below it they are sorted by quarters, the fullest
-/// first.
+/// The level of spans whose slots are all home. Spans below it are sorted by quarters, the fullest
+/// (those with the fewest slots home) first.
 pub(super) const ALL_HOME: usize = 4;
 
-/// Where `count` adjacent ones of `all` may begin, aligned to their number rounded up to a power of two.
+/// The indices at which a run of `count` out of `all` may begin: it is aligned to `count` rounded
+/// up to a power of two.
 pub(super) fn starts(all: usize, count: usize) -> impl Iterator<Item = usize> {
     let mask = count.next_power_of_two().wrapping_sub(1);
     (0..all).filter(move |first| first & mask == 0)
@@ -221,12 +223,13 @@ impl Span {
 
     /// What the span is bound to.
     pub(crate) fn binding(&self) -> Binding {
-        // Pairs with `set_binding()`: where the record is depends on it.
+        // Pairs with `set_binding()`: the address of the record depends on the value.
         Binding(read_once(&self.binding))
     }
 
-    /// Whether the span has the memory that `addr` lies in, and is bound as it was when the record was
-    /// found that the caller has claimed since, which is an acquire. See the top of this file.
+    /// Whether the span still has the memory that `addr` lies in, and still has the `binding` by
+    /// which the caller found its record. The caller has claimed the record since, which is an
+    /// acquire. See the top of this file.
     #[inline]
     pub(crate) fn is_still(&self, binding: Binding, addr: Phys) -> bool {
         let base = addr.raw() - addr.offset_in(SPAN_SHIFT) as u64;
@@ -235,14 +238,14 @@ impl Span {
 
     fn set_binding(&self, bound_to: Option<Use>) {
         let binding = Binding(self.binding.load(Relaxed)).next(bound_to);
-        // The tables are there before anybody can see the use. Pairs with `binding()`.
+        // The tables are visible before the use is. Pairs with `binding()`.
         self.binding.store(binding.0, Release);
     }
 
     /// The slot that `addr` lies in, and the binding that says so.
     ///
-    /// Spans and slots are aligned to their size, so that the address alone says where in the span it
-    /// is. Of a span that is unbound it is a slot without a mapping.
+    /// Spans and slots are aligned to their size, so the address alone gives the place in the span.
+    /// In an unbound span it is a slot without a mapping.
     #[inline]
     pub(crate) fn slot_at(&self, addr: Phys) -> Option<(FreeSlot, Binding)> {
         let binding = self.binding();
@@ -254,18 +257,18 @@ impl Span {
         Some((slot, binding))
     }
 
-    /// How many bytes from `addr` on are lent, as far as one look tells: to the end of the slot or of the
-    /// span. [`None`] if the first one is not.
+    /// How many bytes from `addr` on are lent, as far as one look tells: at most to the end of the
+    /// slot or of the span. [`None`] if the first byte is not lent.
     pub(super) fn lent_from(&self, addr: Phys) -> Option<usize> {
         let (slot, binding) = self.slot_at(addr)?;
         let offset = addr.offset_in(SPAN_SHIFT);
         match binding.bound_to()? {
             Use::Slots(_) => slot.slot.lent_from(addr),
             Use::Lent => {
-                // Before the span was bound, other slots were home.
+                // Read after the binding, before which the bits were those of other slots.
                 smp_mb(Read);
                 let is_home = self.is_home(offset >> Use::Lent.class().shift());
-                // Of the pages behind it nobody else has the address while they are home.
+                // Pages behind it may be home, but then nobody else has their address.
                 (!is_home).then_some(SPAN_BYTES - offset)
             }
         }
@@ -277,8 +280,8 @@ impl Span {
         Some(&table[index % TABLE_SLOTS])
     }
 
-    /// Binds the unbound span: all slots are home. Takes a few hundred instructions, and for the class of
-    /// 512 B may allocate, without sleeping.
+    /// Binds the unbound span; all its slots are home then. Takes a few hundred instructions, and
+    /// for the class of 512 B may allocate, without sleeping.
     pub(crate) fn bind(&self, bound_to: Use) -> Result<(), AllocError> {
         let slots = bound_to.class().slots_per_span();
         self.make_tables(slots.div_ceil(TABLE_SLOTS))?;
@@ -305,8 +308,8 @@ impl Span {
         self.take_at(class, at * WORD_BITS + bits.trailing_zeros() as usize, 1)
     }
 
-    /// Takes `count` adjacent slots of `class`, which the span is cut into; returns the first, which is
-    /// aligned to their number rounded up to a power of two. [`None`] if no such slots are home.
+    /// Takes `count` adjacent slots of `class`, which the span is cut into; returns the first,
+    /// aligned to `count` rounded up to a power of two. [`None`] if no such slots are home.
     pub(super) fn take_run(&self, class: SizeClass, count: usize) -> Option<FreeSlot> {
         let mut starts = starts(class.slots_per_span(), count);
         let first =
@@ -323,7 +326,7 @@ impl Span {
         Some(run)
     }
 
-    /// Puts `count` adjacent slots of `class`, which the span is cut into, back.
+    /// Puts back `count` adjacent slots of `class`, which the span is cut into.
     pub(crate) fn put(&self, class: SizeClass, first: Phys, count: usize) {
         let first = first.offset_in(SPAN_SHIFT) >> class.shift();
         (first..first + count).for_each(|index| self.set_home(index, true));
@@ -333,7 +336,7 @@ impl Span {
         self.home[index / WORD_BITS % WORDS].get() >> (index % WORD_BITS) & 1 != 0
     }
 
-    /// Notes that a slot comes home, or leaves.
+    /// Notes that a slot comes home or leaves.
     fn set_home(&self, index: usize, home: bool) {
         let word = &self.home[index / WORD_BITS % WORDS];
         let bit = 1 << (index % WORD_BITS);

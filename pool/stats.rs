@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters of what is rare. What happens for each mapping is counted by the CPU caches.
+//! Counters of rare events. Events of every mapping are counted by the CPU caches.
 
 use super::class::PerClass;
 use crate::glue::once::read_once;
@@ -9,10 +9,10 @@ use kernel::sync::atomic::{
     Relaxed, //
 };
 
-/// A number of events, bytes, slots or spans, or marks of some of them, one bit each, which orders no
-/// other access to memory.
+/// A number of events, bytes, slots or spans, or a bitmap of some of them. It orders no other
+/// access to memory.
 ///
-/// Any CPU may read it and add to it; what sets it says who may.
+/// Any CPU may read it and add to it; the methods that set it say who may call them.
 pub(crate) struct Counter(Atomic<u64>);
 
 impl Counter {
@@ -26,7 +26,7 @@ impl Counter {
         self.0.add(count, Relaxed);
     }
 
-    /// Takes from the counter what was added before.
+    /// Subtracts from the counter, at most what was added before.
     pub(crate) fn sub(&self, count: u64) {
         self.add(count.wrapping_neg());
     }
@@ -63,7 +63,7 @@ impl Default for Counter {
     }
 }
 
-/// What is counted for each class.
+/// The counters of one class.
 #[derive(Default)]
 pub(crate) struct ClassStats {
     /// Mappings that a larger class served.
@@ -94,10 +94,10 @@ pub(crate) struct Stats {
     pub(crate) given_back: Conversions,
     /// The most bytes that were shared at a time.
     pub(crate) peak_shared_bytes: Counter,
-    /// Times that there was no memory for a chunk, and that there was for a single span only.
+    /// How often there was no memory for a chunk, and how often only enough for a single span.
     pub(crate) allocation_failures: Counter,
     pub(crate) single_spans: Counter,
-    /// Bytes that are in no stock and were shared, in a state that nobody knows.
+    /// Bytes that were shared and are in no stock now, since nobody knows their state.
     pub(crate) leaked_bytes: Counter,
     /// Mappings left to the legacy pool because no slot can hold them.
     pub(crate) oversize: Counter,
@@ -107,10 +107,10 @@ pub(crate) struct Stats {
     pub(crate) misuse: Counter,
     /// Bytes of slots that are lent at this moment.
     pub(crate) lent_slot_bytes: Counter,
-    /// Times that memory was not lent: for want of it, and because more was asked for than is lent at a
-    /// time.
+    /// How often memory was not lent: for want of it, and because more was asked for than is lent
+    /// at a time.
     pub(crate) lend_refused: Counter,
     pub(crate) lend_oversize: Counter,
-    /// Times that lent memory was given back while somebody else referred to it.
+    /// How often lent memory was given back while somebody else referred to it.
     pub(crate) lend_deferred: Counter,
 }

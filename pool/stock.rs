@@ -2,13 +2,13 @@
 
 //! The stock of a NUMA node: its chunks, by how many of their spans are unbound.
 //!
-//! A span comes from the chunk with the fewest unbound ones, so that whole chunks become free by
-//! themselves, and from a single span last: those are given back first.
+//! A span is taken from the chunk with the fewest unbound ones, so that whole chunks become free by
+//! themselves. Chunks of a single span are used last, as they are given back first.
 //!
 //! # Locking
 //!
 //! `chunks` is taken with interrupts disabled, inside the lock of a depot or alone, for a bounded
-//! time; nothing is taken while it is held. The counts are written with it held and read by anybody.
+//! time; no lock is taken inside it. The counts are written with it held and read without it.
 
 use super::{
     chunk::{
@@ -27,11 +27,11 @@ use kernel::{
     sync::SpinLockIrq, //
 };
 
-/// The part of what is in use that is kept ready beside it, if the watermark is less: one in so many.
-/// A load that grew so far may well grow further before kccd has followed it.
+/// One span is kept ready for this many that are in use, if that is more than the watermark: a load
+/// that grew so far may well grow further before kccd has caught up.
 pub(crate) const BESIDE_USED: u64 = 4;
 
-/// Windows of time in which the need for spans is remembered.
+/// How many windows of time the need for spans is remembered for.
 pub(crate) const WINDOWS: usize = 8;
 
 /// The stock of one node.
@@ -45,17 +45,17 @@ pub(crate) struct Stock {
     pub(crate) unbound: Counter,
     /// The most spans that were bound at a time, by window.
     peaks: [Counter; WINDOWS],
-    /// The most that ever were.
+    /// The most spans that were ever bound at a time.
     pub(crate) peak: Counter,
-    /// The current window, counted on.
+    /// The number of the current window, which only ever grows.
     window: Counter,
     /// How many spans the watermark keeps unbound.
     pub(super) low: Counter,
-    /// Below how many kccd wants to know.
+    /// kccd wants to be told when fewer than this many spans are unbound.
     ring_below: Counter,
-    /// From how many unbound spans on kccd wants to know; `u64::MAX` while it looks anyway.
+    /// kccd wants to be told from this many unbound spans on; `u64::MAX` while it looks anyway.
     high: Counter,
-    /// How many unbound spans are beyond each reach.
+    /// How many unbound spans each reach has to leave.
     kept: [Counter; REACHES],
 }
 
@@ -64,15 +64,15 @@ const REACHES: usize = Reach::Last as usize + 1;
 /// How deep a mapping may reach into a depot, and into the stock behind it for a span to bind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reach {
-    /// For slots that the watermark does not keep for mappings of their own class.
+    /// Slots that the watermark does not keep for mappings of their own class.
     Surplus,
-    /// For all slots, but for no span.
+    /// All slots, but no span.
     Bound,
-    /// For spans above the reserve.
+    /// Spans above the reserve as well.
     Ready,
-    /// Into the reserve, but for what large mappings have for themselves.
+    /// The reserve as well, except the spans that are for large mappings only.
     Reserve,
-    /// To the last span.
+    /// Everything, to the last span.
     Last,
 }
 
@@ -115,47 +115,48 @@ impl Stock {
         &self.peaks[self.window.get() as usize % WINDOWS]
     }
 
-    /// Sets how many spans the watermark keeps unbound, and the reserves: what only mappings take that
-    /// find nothing else, and below that, what only large ones take.
+    /// Sets how many spans the watermark keeps unbound, and the reserves: the spans for mappings
+    /// that find nothing else, and below those, the spans for large mappings only.
     pub(crate) fn set_levels(&self, low: u64, reserve: u64, large_reserve: u64) {
         self.low.set(low);
         self.kept[Reach::Ready as usize].set(reserve + large_reserve);
         self.kept[Reach::Reserve as usize].set(large_reserve);
     }
 
-    /// Unbound spans beyond that.
+    /// Unbound spans beyond the watermark, or beyond the part of the bound ones if that is more.
     pub(super) fn beyond_low(&self) -> u64 {
         let low = self.low.get().max(self.bound() / BESIDE_USED);
         self.unbound.get().saturating_sub(low)
     }
 
-    /// Sets when kccd wants to know: below `low` unbound spans, and from `high` on.
+    /// Sets when kccd wants to be told: below `low` unbound spans, and from `high` on.
     ///
-    /// Whoever changes their number from then on sees it; who has done before is seen.
+    /// A later change of their number sees these limits; an earlier one is visible to the caller.
     pub(crate) fn listen(&self, low: u64, high: Option<u64>) {
         let _chunks = self.chunks.lock();
         self.ring_below.set(low);
         self.high.set(high.unwrap_or(u64::MAX));
     }
 
-    /// Whether kccd should know how few or how many spans are unbound.
+    /// Whether kccd should be told how few or how many spans are unbound.
     pub(super) fn has_news(&self) -> bool {
         !(self.ring_below.get()..self.high.get()).contains(&self.unbound.get())
     }
 
-    /// How many spans a mapping can reach.
+    /// How many spans can be taken within `reach`.
     pub(crate) fn within(&self, reach: Reach) -> u64 {
         let kept = self.kept[reach as usize].get();
         self.unbound.get().saturating_sub(kept)
     }
 
-    /// Takes `count` adjacent spans, at most a chunk's, for a depot to bind.
+    /// Takes `count` adjacent spans, at most as many as a chunk has, for a depot to bind.
     pub(super) fn take(&self, reach: Reach, count: usize) -> Option<&'static [Span]> {
         let mut chunks = self.chunks.lock();
         if self.within(reach) < count as u64 {
             return None;
         }
-        // Of each level the first, from the one on that may have so many.
+        // Looks at the first chunk of each level, from the lowest one on that may have `count`
+        // spans.
         let mut levels = (count - 1..LEVELS).filter_map(|level| chunks.first_at(level));
         let chunk = levels.find(|chunk| chunk.find(count).is_some())?;
         let spans = chunks.change(chunk, |chunk| chunk.take(count));
@@ -183,7 +184,7 @@ impl Stock {
         self.unbound.add(chunk.span_count() as u64);
     }
 
-    /// Takes a chunk out, all of whose spans are unbound: a single span if there is one.
+    /// Takes out a chunk, all of whose spans are unbound; one of a single span if there is one.
     pub(crate) fn remove(&self) -> Option<&'static Chunk> {
         let mut chunks = self.chunks.lock();
         let chunk = Self::whole(&chunks)?;
@@ -193,7 +194,7 @@ impl Stock {
         Some(chunk)
     }
 
-    /// Whether there is such a chunk.
+    /// Whether there is a chunk for [`Self::remove`].
     pub(crate) fn has_whole(&self) -> bool {
         Self::whole(&self.chunks.lock()).is_some()
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How the pool stands: what kccd, the shrinker and the files in debugfs look at. Takes no lock.
+//! How the pool stands, for kccd, the shrinker and the files in debugfs. Takes no lock.
 
 use super::{
     class::{
@@ -20,13 +20,13 @@ impl Pool {
         self.nodes.iter().map(|node| &**node)
     }
 
-    /// Bytes of spans of all nodes.
+    /// The sum of `spans` over the stocks of all nodes, in bytes.
     pub(super) fn span_bytes(&self, spans: impl Fn(&Stock) -> u64) -> u64 {
         let spans = self.nodes().map(|node| spans(&node.stock));
         spans.sum::<u64>() * SPAN_BYTES as u64
     }
 
-    /// Slots of `class` of all nodes.
+    /// The sum of `count` over the depots of `class` on all nodes.
     pub(super) fn slots(&self, class: SizeClass, count: fn(&Depot) -> &Counter) -> u64 {
         let depots = self.nodes().map(|node| node.depot(class));
         depots.map(|depot| count(depot).get()).sum()
@@ -49,7 +49,7 @@ impl Pool {
         away.saturating_sub(self.caches.used(class))
     }
 
-    /// Spans that would be unbound if CPUs held no slots, roughly; 0 if they hold none.
+    /// How many more spans would be unbound if CPUs held no slots, roughly; 0 if they hold none.
     pub(crate) fn cached_spans(&self) -> u64 {
         let of_class = |class: SizeClass| {
             let per_span = class.slots_per_span() as u64;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lent memory that is real: what is in it, and how long its chunk stays.
+//! Tests with real memory that is lent: its contents, and how long its chunk stays.
 
 use super::memory::{
     kccd,
@@ -29,7 +29,7 @@ mod tests {
                 lent.fill(0xa5);
             }
         }
-        // On one CPU, which is drained in the end.
+        // On one CPU, which is drained at the end.
         let irq = local_interrupt_disable();
         let was_zeroed = [SZ_64K, 100, 2048, SZ_64K, 512].map(|bytes| {
             let lent = pool.lend_slot(bytes)?;
@@ -50,7 +50,7 @@ mod tests {
         let mut kccd = kccd()?;
         let pool = kccd.pool;
         assert!(kccd.grow_node(0).is_ok());
-        // On one CPU, whose stack gives what it was given last.
+        // On one CPU, whose stack gives the slot that it was given last.
         let irq = local_interrupt_disable();
         let found = [0, 0xa5].map(|byte| {
             let lent = pool.lend_as_it_is(SZ_4K)?;

@@ -25,7 +25,7 @@ use kernel::{
     },
 };
 
-/// A sleep that nobody would take for none.
+/// A sleep that cannot be mistaken for none.
 const LONG_MS: u32 = 10_000;
 
 /// A pool of its own, and kccd without its thread.
@@ -60,7 +60,7 @@ mod tests {
             assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);
             assert_eq!(kccd.remove(0), Some(CHUNK_BYTES));
             assert_eq!(unbound(), 0);
-            // It counts until it is private.
+            // It counts as shared until it is private.
             assert_eq!(kccd.holdings.bytes(), CHUNK_BYTES as u64);
             assert_eq!(make_private(&mut kccd), Some(true));
             assert_eq!(kccd.holdings.bytes(), 0);
@@ -122,7 +122,7 @@ mod tests {
         kccd.holdings.refuse(memory.into(), 0, true);
         assert_eq!(kccd.holdings.bytes(), 2 * CHUNK_BYTES as u64);
         assert!(kccd.holdings.has_counted(0));
-        // What left is not touched before the other is known to be shared.
+        // The chunk that left is not touched before the refused memory is known to be shared.
         assert_eq!(make_private(&mut kccd), Some(true));
         assert_eq!(pool.stats.given_back.done.get(), 0);
         assert_eq!(pool.shared_bytes(), CHUNK_BYTES as u64);

@@ -16,14 +16,14 @@ struct Guest {
     cached: u64,
     peaks: [u64; WINDOWS],
     window: usize,
-    /// When the grace periods of what has left are over.
+    /// When the grace periods of chunks that have left are over.
     leaving: KVec<u64>,
     /// When chunks were made private.
     gone_ms: KVec<u64>,
 }
 
 impl Guest {
-    /// One that has used `used` spans until now, of which caches hold `cached`, with as many
+    /// A guest that has used `used` spans until now, of which caches hold `cached`, with as many
     /// unbound as its watermark.
     fn new(idle: Idle, estimated_ns: u64, chunk_ns: u64, used: u64, cached: u64) -> Result<Self> {
         const WATERMARK: u64 = 40;
@@ -77,7 +77,7 @@ impl Guest {
         };
     }
 
-    /// Does what kccd does until nothing is left to do; returns how long that took.
+    /// Acts as kccd until nothing is left to do; returns how long that took, in milliseconds.
     fn settle(&mut self) -> Result<u64> {
         let begun_ms = self.now_ms;
         // Far more than it takes.
@@ -138,7 +138,7 @@ mod tests {
             let took_ms = guest.settle()?;
             assert_eq!(guest.gone_ms.len(), used as usize / SPANS_PER_CHUNK);
             assert!(took_ms <= 2 * ms);
-            // And not before its time.
+            // And not before the idle time is over.
             assert!(guest.gone_ms[0] - 1_000_000 >= ms);
         }
         Ok(())
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn giving_back_takes_a_thousandth_of_the_time() -> Result {
-        // What kccd believes that a chunk costs, and what it costs.
+        // The cost of a chunk as kccd estimates it, and its real cost.
         for (estimated_ns, chunk_ns) in [
             (12_000_000, 12_000_000),
             (12_000_000, 133_000_000),
@@ -157,7 +157,7 @@ mod tests {
             guest.settle()?;
             let gone_ms = &guest.gone_ms;
             assert_eq!(gone_ms.len(), 20);
-            // Whatever the stretch of time from one chunk to another.
+            // This holds from each chunk to the next.
             let pauses = gone_ms.iter().zip(gone_ms.iter().skip(1));
             let paid_ms = chunk_ns / 1_000_000 * 1000;
             assert!(pauses.into_iter().all(|(one, next)| next - one >= paid_ms));
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_costs_nothing_idles_for_ten_seconds() -> Result {
-        // What a chunk costs, and how long all of them may take.
+        // The cost of a chunk, and how long all of them may take.
         for (chunk_ns, most_ms) in [(0, 12_000), (10_000, 12_000), (9_000_000, 200_000)] {
             let mut guest = Guest::new(Idle::Priced, chunk_ns, chunk_ns, 80, 0)?;
             assert!(guest.settle()? <= most_ms);
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn no_more_is_wanted_than_can_be_spared() {
         let mut state = State::default();
-        // Bytes that the kernel asks for, that can be spared, and that it wants then.
+        // Bytes that the kernel asks for, bytes that can be spared, and bytes that are wanted then.
         for (bytes, spare_bytes, wanted_bytes) in [
             (2, 10, 2),
             (2, 10, 4),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What kccd does next, in tables.
+//! Tables of what kccd does next.
 
 use crate::{
     kccd::policy::{
@@ -25,7 +25,7 @@ mod tests {
     const SPANS: u64 = 16;
     const NOW: u64 = 10_000;
 
-    /// A node with so many spans bound, all of whose slots are used, and so many unbound.
+    /// A node with `bound` spans bound, all of whose slots are used, and `unbound` spans unbound.
     fn node(bound: u64, unbound: u64) -> NodeView {
         NodeView {
             watermark: SPANS,
@@ -87,7 +87,7 @@ mod tests {
             ([needs(9, 1), node(0, 0)], Bind(0)),
             ([needs(9, 0), full], Grow(0)),
             ([needs(5, 5), late(full, NOW + 1)], Bind(0)),
-            // What failed on one node is not in the way of another.
+            // A failure on one node does not hold up another.
             ([late(node(20, 0), NOW + 5), node(20, 10)], Grow(1)),
             (
                 [late(node(20, 0), NOW + 50), late(node(20, 10), NOW + 20)],
@@ -110,7 +110,7 @@ mod tests {
         ] {
             assert_eq!(next(&[node(used, unbound)], &view()), action);
         }
-        // Once it grew so far, that is kept for as long as the need is remembered.
+        // Once the node grew so far, that is kept for as long as the need is remembered.
         let idle = |demand| NodeView {
             demand,
             ..node(0, used + used / 4)
@@ -167,7 +167,7 @@ mod tests {
                 ..view()
             };
             assert_eq!(next(&[lacking], &view), action);
-            // What counts already needs no room.
+            // Memory that counts already needs no room.
             let counted = NodeView {
                 has_counted: true,
                 ..lacking
@@ -197,7 +197,7 @@ mod tests {
             (SPANS + 4, chunk / 2 - 1, asleep),
             (SPANS + 4, 0, asleep),
         ] {
-            // All of it was needed a moment ago, and is not forgotten for that.
+            // All of it was needed a moment ago, and that need is not forgotten.
             let node = NodeView {
                 demand: 60,
                 ..node(20, unbound)

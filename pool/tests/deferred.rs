@@ -23,7 +23,7 @@ use kernel::{
 /// How many slots there are in the tests.
 const SLOTS: usize = 16;
 
-/// Everything is used.
+/// Says that everything is used.
 fn used(_: Phys, _: usize) -> bool {
     true
 }
@@ -58,11 +58,11 @@ mod tests {
             assert!(pool.has_deferred() && stats.lend_deferred.get() == before.0 + 1);
             for _ in 0..2 {
                 cpu.run(&bench, |pool| pool.retry_deferred(used));
-                // Also for those who map it.
+                // Also for callers that map it.
                 assert!(pool.has_deferred() && pool.is_lent(addr, bytes));
                 assert_eq!(pool.lent_bytes(), bytes as u64);
             }
-            // It was given back: nobody can do so again.
+            // It was given back already, and cannot be given back again.
             cpu.run(&bench, |pool| {
                 pool.take_back(addr, bytes);
                 pool.take_back_unused(addr, bytes, used);
@@ -84,7 +84,7 @@ mod tests {
         let addr = cpu.run(&bench, |pool| lend(pool, SZ_4K)).ok_or(ENOMEM)?;
         assert!(cpu.run(&bench, |pool| pool.take_back_unused(addr, SZ_4K, unused)));
         assert!(!bench.pool.has_deferred() && bench.pool.lent_bytes() == 0);
-        // What is not ours is not looked at.
+        // Memory that is not ours is not looked at.
         let foreign = Phys::new(1 << 40);
         for is_used in [used, unused] {
             assert!(!bench.pool.take_back_unused(foreign, SZ_4K, is_used));
@@ -102,7 +102,7 @@ mod tests {
             addrs.push(addr, GFP_KERNEL)?;
             assert!(bench.pool.take_back_unused(addr, SZ_4K, used));
         }
-        // In an order that is neither that of the stack nor the other way round.
+        // In an order that is neither that of the stack nor its reverse.
         for round in 0..SLOTS {
             let is_gone = |at: usize| at * 7 % SLOTS <= round;
             cpu.run(&bench, |pool| {

@@ -31,7 +31,7 @@ mod tests {
     const READY: Reach = Reach::Ready;
     const SURPLUS: Reach = Reach::Surplus;
 
-    /// A depot, a stock of so many chunks, and who knows their spans.
+    /// A depot, a stock, and the stock's chunks, to find a slot's span.
     struct Bench {
         depot: Pin<KBox<Depot>>,
         stock: Pin<KBox<Stock>>,
@@ -149,7 +149,7 @@ mod tests {
             assert_eq!(bench.take(READY, 2000)?.len(), class.slots_per_span());
             assert_eq!(bench.stock.bound(), 1);
         }
-        // And none while it has a slot.
+        // And it binds none while it has a slot.
         let bench = Bench::new(K4, 2)?;
         assert_eq!(bench.take(READY, 127)?.len(), 127);
         assert_eq!(bench.take(READY, 128)?.len(), 1);
@@ -192,7 +192,7 @@ mod tests {
     fn a_wrong_count_ends_the_batch() -> Result {
         let bench = Bench::new(K4, 1)?;
         let slots = bench.take(READY, 128)?;
-        // As nothing does: the span has one slot at home, and counts two.
+        // No caller does this: the span has one slot at home, but counts two.
         bench.put(&[slots[0], slots[0]]);
         assert_eq!(bench.take(READY, 2)?.len(), 1);
         Ok(())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The order of help, and that nothing gets lost on the way.
+//! The order of help, and that no slot gets lost on the way.
 
 use super::{
     put_all,
@@ -47,8 +47,8 @@ mod tests {
         }
         assert!(bench.node(0).depot(K8).bind_ahead(&bench.node(0).stock));
         let found = take_all(&bench, &mut cpu, K4, 2000)?;
-        // Number of slots, class, node: 7 and 4 spans, of each 2 are set aside, of which 1 is a
-        // reserve.
+        // Number of slots, class, node. The nodes have 7 and 4 spans, of which 2 each are set
+        // aside, 1 of them as the reserve.
         let mut rest = &found[..];
         for (count, class, node) in [
             (5 * 128, K4, 0),
@@ -75,7 +75,7 @@ mod tests {
         let mut cpu = Cpu::new(&[K64])?;
         bench.give(0, 1)?;
         bench.node(0).stock.set_levels(4, 1, 1);
-        // Of 4 spans of 8 slots one is the reserve, and one for large mappings alone.
+        // Of 4 spans of 8 slots each, one is the reserve, and one is for large mappings only.
         let spare = |pool: &Pool| pool.take_within(K64, Reach::Ready).is_ok();
         let mut taken = 0;
         while cpu.run(&bench, spare) {
@@ -95,10 +95,10 @@ mod tests {
         node.depot(K16).keep.set(20);
         assert!(node.depot(K16).bind_ahead(&node.stock));
         let found = take_all(&bench, &mut cpu, K4, 1000)?;
-        // 3 spans of its own, and of 32 slots those that need not be kept.
+        // The slots of 3 spans of its own, and of 32 larger slots those that need not be kept.
         let count = |class| found.iter().filter(|(_, of)| *of == class).count();
         assert!(count(K4) == 3 * 128 && count(K16) == 12);
-        // After it failed they are taken.
+        // The others are taken after the legacy pool has failed.
         let mut last = 0;
         while cpu.run(&bench, |pool| pool.take_last(K4)).is_some() {
             last += 1;
@@ -148,7 +148,7 @@ mod tests {
     fn all_of_256_cpus_get_a_slot_of_the_default() -> Result {
         const CPUS: usize = 256;
         let mut bench = Bench::new(1)?;
-        // What Watermark::for_guest() asks for.
+        // As much as Watermark::for_guest() asks for.
         bench.give(0, (268 << 20) / CHUNK_BYTES)?;
         let mut cpus = KVec::new();
         for _ in 0..CPUS {
@@ -199,7 +199,7 @@ mod tests {
                 shed += u32::from(bench.away(K4) != taken);
             }
         }
-        // 2000 slots go by batches of 64 from and to the depot.
+        // 2000 slots move from and to the depot in batches of 64.
         let most = 2000 / 64 + 1;
         assert!(fetched > 0 && fetched <= most);
         assert!(shed > 0 && shed <= most);

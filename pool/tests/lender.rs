@@ -40,7 +40,7 @@ fn take(bench: &Bench, bytes: usize) -> Option<Lent<'_>> {
 mod tests {
     use super::*;
 
-    /// A pool of so many chunks.
+    /// A pool of `chunks` chunks.
     fn bench(chunks: usize) -> Result<Bench> {
         let mut bench = Bench::new(1)?;
         bench.give(0, chunks)?;
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn pages_are_aligned_to_their_rounded_size() -> Result {
         let bench = bench(2)?;
-        // Bytes, what they are aligned to, spans that they take.
+        // Bytes, their alignment, spans that they take.
         for (bytes, align, spans) in [
             (1, SZ_4K, 1),
             (SZ_4K, SZ_4K, 1),
@@ -123,7 +123,7 @@ mod tests {
         let lent = [take(Reach::Ready), take(Reach::Ready)];
         assert!(lent.iter().all(Option::is_some) && take(Reach::Ready).is_none());
         let atomic = take(Reach::Reserve);
-        // The last one is for large mappings.
+        // The last span is for large mappings.
         assert!(atomic.is_some() && take(Reach::Reserve).is_none());
         Ok(())
     }
@@ -168,7 +168,7 @@ mod tests {
         let before = misuse(&bench);
         drop(lent);
         assert_eq!(misuse(&bench), before);
-        // Twice, while the span has other pages that are lent, and when it is unbound.
+        // Taken back twice: while the span has other pages that are lent, and when it is unbound.
         let other = take(&bench, SZ_4K);
         bench.pool.take_back(addr, bytes);
         drop(other);
@@ -189,7 +189,7 @@ mod tests {
         let page = take(&bench, SZ_4K).ok_or(ENOMEM)?;
         let at = page.addr();
         assert!(pool.is_lent(at.add(4095), 1) && !pool.is_lent(at.add(SZ_4K), 1));
-        // Foreign memory, and the end of all.
+        // Foreign memory, and the end of the address space.
         for foreign in [u64::MAX, 1 << 40, 2 * CHUNK_BYTES as u64] {
             assert!(!pool.is_lent(Phys::new(foreign), 1));
             assert!(!pool.is_lent(Phys::new(foreign), usize::MAX));
@@ -211,7 +211,7 @@ mod tests {
             assert_eq!(addr.raw() as usize % align, 0);
             assert!(pool.is_lent(addr, bytes) && !pool.is_lent(addr, bytes + 1));
             assert_eq!(pool.lent_bytes(), bytes as u64);
-            // No mapping is there for those who unmap and sync.
+            // An unmap and a sync find no mapping there.
             let span = pool.directory.get(addr).ok_or(ENOENT)?;
             let (slot, ..) = span.slot_at(addr).ok_or(ENOENT)?;
             assert!(slot.slot.mapping(addr).is_none() && slot.slot.claim(addr, bytes).is_none());
@@ -252,7 +252,7 @@ mod tests {
                 let bits = random(22);
                 let bytes = 1 + random(1 << bits);
                 let node = Some(random(2));
-                // Slots of pages are lent beside pages.
+                // Slots of the size of a page are lent beside pages.
                 let lent = match random(4) {
                     0 => cpu.run(&bench, |_| bench.pool.take_slot(SZ_4K)),
                     _ => bench.pool.take_pages(node, bytes, Reach::Last),

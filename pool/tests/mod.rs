@@ -31,14 +31,14 @@ use kernel::{
     prelude::*, //
 };
 
-/// A pool with memory that is none.
+/// A pool whose memory does not exist.
 struct Bench {
     pool: Pin<KBox<Pool>>,
     chunks: usize,
 }
 
 impl Bench {
-    /// A pool for so many nodes, without memory.
+    /// A pool for `nodes` nodes, without memory.
     fn new(nodes: usize) -> Result<Self> {
         Ok(Self {
             pool: KBox::pin_init(Pool::new(nodes), GFP_KERNEL)?,
@@ -85,16 +85,16 @@ impl Bench {
     }
 }
 
-/// A CPU that a test simulates: what it holds while it does not run.
+/// A CPU that a test simulates: the stacks that it holds while it does not run.
 struct Cpu(KVec<(SizeClass, Stack)>);
 
 impl Cpu {
-    /// One that uses no other classes than these.
+    /// A CPU that uses no other classes than these.
     fn new(classes: &[SizeClass]) -> Result<Self> {
         Ok(Self(CpuCaches::stacks(classes)?))
     }
 
-    /// Does `f` on this CPU. `f` must neither sleep nor assert.
+    /// Runs `f` on this CPU. `f` must neither sleep nor assert.
     fn run<R>(&mut self, bench: &Bench, f: impl FnOnce(&Pool) -> R) -> R {
         // So that we are not moved to a CPU that is not simulated.
         let irq = local_interrupt_disable();
@@ -105,7 +105,7 @@ impl Cpu {
     }
 }
 
-/// Takes slots until there is none, or `most`.
+/// Takes slots until there is none left, but at most `most`.
 fn take_all(bench: &Bench, cpu: &mut Cpu, class: SizeClass, most: usize) -> Result<KVec<Found>> {
     let mut found = KVec::with_capacity(most, GFP_KERNEL)?;
     cpu.run(bench, |pool| {

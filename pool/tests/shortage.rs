@@ -30,7 +30,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// A pool without another slot of 4 KiB, which has refused one; the CPU that has them all.
+/// A pool that is out of slots of 4 KiB and has refused one, the CPU that took them, and the slots.
 fn short() -> Result<(Bench, Cpu, KVec<Found>)> {
     let mut bench = Bench::new(1)?;
     let mut cpu = Cpu::new(&[K4])?;
@@ -52,7 +52,7 @@ mod tests {
         let (bench, mut cpu, found) = short()?;
         assert_eq!(found.len(), 512);
         assert!(bench.pool.gates.is_closed(K4) && !bench.pool.gates.is_closed(K8));
-        // What comes back is home at once, for whoever is admitted.
+        // A slot that comes back is home at once, for any CPU that is admitted.
         for (count, slot) in found.iter().enumerate() {
             assert_eq!(
                 bench.away(K4) as usize,
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn whoever_finds_plenty_opens_the_class() -> Result {
         let (bench, mut cpu, found) = short()?;
-        // Who can do without is not admitted, and leaves a slot of a class that is short.
+        // A caller that can do without is not admitted, and leaves a slot of a class that is short.
         let spare = |pool: &Pool| pool.take_within(K4, Reach::Ready).ok();
         let (first, rest) = found.split_at(1);
         put_all(&bench, &mut cpu, first);

@@ -22,7 +22,7 @@ use kernel::prelude::*;
 mod tests {
     use super::*;
 
-    /// A stock with chunks of so many spans.
+    /// A stock with a chunk for each entry, of that many spans.
     fn stock(chunks: &[usize]) -> Result<Pin<KBox<Stock>>> {
         let stock = KBox::pin_init(Stock::new(), GFP_KERNEL)?;
         for (index, spans) in chunks.iter().enumerate() {
@@ -40,7 +40,7 @@ mod tests {
         stock.put(span);
     }
 
-    /// The number of the chunk that a span is of.
+    /// The number of the chunk that a span belongs to.
     fn chunk_of(span: &Span) -> usize {
         span.base().raw() as usize / CHUNK_BYTES
     }
@@ -76,7 +76,7 @@ mod tests {
         let stock = stock(&[1, 4, 1])?;
         let all = stock.take(Reach::Last, 4).ok_or(ENOENT)?;
         assert!(all.len() == 4 && stock.unbound.get() == 2 && stock.bound() == 4);
-        // Spans that are unbound, how many are asked for, the first of those.
+        // Spans that are unbound, how many are asked for, the first one that is taken.
         for (unbound, count, first) in [
             (&[0, 3][..], 2, None),
             (&[1, 2], 2, None),
@@ -97,7 +97,7 @@ mod tests {
             assert!(taken.is_none_or(|taken| taken.len() == count));
             let taken = taken.map_or(0, |taken| taken.len());
             assert_eq!(stock.unbound.get() as usize, 2 + unbound.len() - taken);
-            // All of them are bound again; what remains is taken one by one.
+            // All of them are bound again; the rest is taken one by one.
             for _ in taken..unbound.len() {
                 assert!(take(&stock, Reach::Last).is_some());
             }
@@ -161,7 +161,7 @@ mod tests {
         let stock = stock(&[4, 4])?;
         // Nobody listens yet.
         assert!(!stock.has_news());
-        // Below how many and from how many of the 8 spans on it wants to know.
+        // The numbers of unbound spans, of 8, below which and from which on kccd wants to be told.
         for (low, high, has_news) in [
             (8, None, false),
             (9, None, true),
@@ -203,7 +203,7 @@ mod tests {
             stock.turn_window();
         }
         assert_eq!(stock.demand(), 0);
-        // A lower peak does not shorten a higher one.
+        // A lower peak does not shorten the time of a higher one.
         let high = [take(&stock, Reach::Last), take(&stock, Reach::Last)];
         stock.turn_window();
         for span in high.into_iter().flatten() {
@@ -215,7 +215,7 @@ mod tests {
         for _ in 0..WINDOWS {
             stock.turn_window();
         }
-        // What is bound now always counts.
+        // Spans that are bound now always count.
         assert_eq!(stock.demand(), 1);
         Ok(())
     }

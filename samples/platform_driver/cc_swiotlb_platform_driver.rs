@@ -2,8 +2,9 @@
 
 //! A platform driver whose only work is to map a buffer for its device.
 //!
-//! It does nothing for it: in a confidential guest the DMA API bounces what a driver maps, and
-//! cc_swiotlb serves that. To see it, bind the driver to a platform device that nobody uses:
+//! It does nothing for bouncing: in a confidential guest the DMA API bounces the buffers that a
+//! driver maps, and cc_swiotlb serves these mappings. To see that, bind the driver to a platform
+//! device that nobody uses:
 //!
 //! ```text
 //! make -C BUILT_KERNEL M=$PWD modules
