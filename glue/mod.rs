@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The one door to C: but for the tracepoints all of `bindings`, and but for a few lines all of
-//! `unsafe`, is in this folder.
+//! The one door to C: all calls by `bindings`, except the tracepoints, and all but a few lines of
+//! `unsafe` are in this folder.
 //!
 //! The rest of the crate sees devices, blocks of memory and threads as types that can only be used
 //! in the right way. The C side of the door is beside it.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Parameters that take text: Rust's module! macro knows only numbers. Parsing
- * and printing are Rust's, see params.rs.
+ * and printing are Rust's, see params/mod.rs.
  */
 
 #include <linux/moduleparam.h>

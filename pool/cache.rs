@@ -217,8 +217,7 @@ impl CpuCaches {
         });
     }
 
-    /// The CPUs that may hold slots which they did not use since they were drained: their stacks
-    /// have changed.
+    /// The CPUs that may hold slots: mappings have changed their stacks since they were drained.
     pub(crate) fn active(&self) -> impl Iterator<Item = u32> + '_ {
         let is_active = |cache: &ClassCache| cache.activity() != cache.drained_at.get();
         (0u32..)

@@ -160,7 +160,7 @@ impl Depot {
         Some(bound)
     }
 
-    /// Binds a span ahead of need. Returns whether there was one. May sleep.
+    /// Binds a span ahead of need. Returns whether there was one. Any context but NMI.
     pub(crate) fn bind_ahead(&self, stock: &Stock) -> bool {
         let mut spans = self.spans.lock();
         self.bind(&mut spans, stock, Reach::Ready, 1).is_some()
@@ -172,7 +172,7 @@ impl Depot {
     }
 
     /// Unbinds the spans whose slots are all home, as far as the watermark, which may have changed,
-    /// can do without them. May sleep.
+    /// can do without them. Any context but NMI.
     pub(crate) fn release(&self, stock: &Stock) {
         while self.has_spare() {
             let mut spans = self.spans.lock();

@@ -187,7 +187,7 @@ impl Gates {
         }
     }
 
-    /// Closes the class, since a mapping of an admitted CPU found nothing.
+    /// Closes the class, since a mapping found nothing. If its CPU was admitted, that is over.
     pub(super) fn close(&self, class: SizeClass, at: Moment) {
         let mut state = self.gates[class as usize].lock();
         self.closed[class as usize].store(true, Relaxed);

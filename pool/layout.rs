@@ -36,8 +36,8 @@ impl Constraints {
     /// Whether `size` bytes from `offset` on cross a segment boundary.
     #[cold]
     fn crosses(&self, offset: usize, size: usize) -> bool {
-        // What is left up to the next boundary, counted from the last one before the mapping: from
-        // the start of the slot where that is a boundary, which it is for all but tiny segments.
+        // Compares with the rest of the segment, as if the slot started at a boundary. It does
+        // unless segments are larger than the slot, and then nothing can cross one.
         let boundary = self.seg_boundary_mask as usize;
         size.wrapping_sub(1) > boundary - (offset & boundary)
     }

@@ -10,8 +10,8 @@
 //! # Locking
 //!
 //! `home` and the links belong to the lock of the depot that the span is bound to, or of the stock
-//! that it is in while it is unbound. They are atomic so that a span can be shared; no access
-//! relies on it.
+//! that it is in while it is unbound. They are atomic so that a span can be shared; only
+//! `lent_from()`, which reads `home` without a lock, relies on it.
 //!
 //! # Stale addresses
 //!
@@ -95,8 +95,8 @@ impl Use {
     }
 }
 
-/// The use that a span is bound to, and a count of its bindings: log2 of the slot size in the
-/// lowest byte, which is all that a sync needs, the use in the next four bits, and the count above.
+/// The use that a span is bound to, and how often that has changed: log2 of the slot size in the
+/// lowest byte, which is all that a sync needs, the use in the next four bits, and a count above.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Binding(u32);
 

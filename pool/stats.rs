@@ -94,7 +94,7 @@ pub(crate) struct Stats {
     pub(crate) given_back: Conversions,
     /// The most bytes that were shared at a time.
     pub(crate) peak_shared_bytes: Counter,
-    /// How often there was no memory for a chunk, and how often only enough for a single span.
+    /// How often there was no memory, not even for a single span, and how often only for one.
     pub(crate) allocation_failures: Counter,
     pub(crate) single_spans: Counter,
     /// Bytes that were shared and are in no stock now, since nobody knows their state.

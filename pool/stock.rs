@@ -104,7 +104,7 @@ impl Stock {
         peaks.fold(self.bound(), u64::max)
     }
 
-    /// Begins a new window in place of the oldest one, which is forgotten. May sleep.
+    /// Begins a new window in place of the oldest one, which is forgotten. Any context but NMI.
     pub(crate) fn turn_window(&self) {
         let _chunks = self.chunks.lock();
         self.window.add(1);
@@ -176,7 +176,7 @@ impl Stock {
         self.unbound.add(1);
     }
 
-    /// Adds a chunk, all of whose spans are unbound. May sleep.
+    /// Adds a chunk, all of whose spans are unbound. Any context but NMI.
     pub(crate) fn add(&self, chunk: &'static Chunk) {
         let mut chunks = self.chunks.lock();
         chunks.add(chunk);

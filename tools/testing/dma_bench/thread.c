@@ -168,7 +168,7 @@ static int db_measure_here(struct db_run *run, struct db_thread *t)
 	const struct db_pattern *p = t->c.pattern;
 	int i, ret = 0;
 
-	/* Caches and branches are warm for both, and the clock's batches set. */
+	/* Caches and branches are warm for both. */
 	db_slice(run, t, p->floor);
 	db_slice(run, t, p->round);
 	t->refused = 0;

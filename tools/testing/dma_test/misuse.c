@@ -192,7 +192,7 @@ void dt_sync_unmapped(struct dt *dt)
 
 /*
  * A length that came from the host: more than the slot has, more than memory
- * has, none, less. The original buffer has its own length.
+ * has, less. The original buffer has its own length.
  */
 void dt_unmap_other_length(struct dt *dt)
 {

@@ -3,10 +3,10 @@
  * Holds pages of requests for a while after these are over, as a network driver
  * does until the other side has acknowledged them.
  *
- * Of each write that device mapper passes on in memory that is lent, the first
- * page is kept for the time in the parameter ms. Then its content has to be the
- * same. The parameters held and changed count the pages that were kept, and
- * those that had changed.
+ * Of each write of more than a page that device mapper passes on in lent memory,
+ * the first page is kept for the time in the parameter ms. Then its content has
+ * to be the same. The parameters held and changed count the pages that were
+ * kept, and those that had changed.
  */
 
 #define pr_fmt(fmt) "cc_swiotlb_hold: " fmt

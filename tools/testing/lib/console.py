@@ -3,7 +3,7 @@
 
 import re
 
-# The kernel found a fault in itself, or a lock held wrongly, or no progress.
+# The kernel found a fault in itself, or a lock that is used in a wrong way.
 COMPLAINT = re.compile(
     r"WARNING:|BUG:|KASAN:|KCSAN:|KFENCE:|UBSAN:|DMA-API:.*(?:warning|error)|refcount_t:"
     r"|possible circular locking|possible recursive locking|suspicious RCU usage"

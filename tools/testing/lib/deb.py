@@ -125,7 +125,7 @@ def configure(tree: source.Source, patched: Path, folder: Path, test: bool) -> N
 
 
 def _version(tree: source.Source, patched: Path, folder: Path) -> str:
-    """Of the packages: Debian's, and a later one than that."""
+    """The version of the packages: later than Debian's, if the sources are Debian's."""
     debian = toolchain.version(f"linux-source-{source.series_of(tree.folder)}")
     if debian and not os.environ.get("KSRC"):
         return f"{debian}+ccswiotlb"

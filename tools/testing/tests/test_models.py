@@ -17,17 +17,18 @@ SOURCES = [
     *(f"pool/{name}.rs" for name in ("address", "class", "deferred", "slot")),
 ]
 # The orderings that begin, sync and claim of a mapping and the stack of deferred slots
-# rely on, made weaker: the models notice. Those of free() and of the functions that
+# rely on, as the sources have them without comments. When one is made weaker, or its
+# barrier is removed, a model fails. The orderings of free() and of the functions that
 # take back and defer are not here: a lock is taken afterwards to get the slot.
 WEAKER = {
     "begin_address": ("slot", "self.orig.store(mapping.orig.raw(), Release)"),
     "begin_word": ("slot", "self.word.store(word, Release)"),
-    "handed_over": ("slot", "smp_mb(Write);\n    }\n\n    /// What the record says"),
+    "handed_over": ("slot", "self.word.store(word, Release);\n        smp_mb(Write);"),
     "sync_first": ("slot", "smp_mb(Read);\n        let mapping"),
-    "sync_second": ("slot", "smp_mb(Read);\n        // If"),
+    "sync_second": ("slot", "smp_mb(Read);\n        (read_once"),
     "claim": ("slot", "self.word.cmpxchg(word, word & !MAPPED, Acquire).ok()?"),
     "claim_any": ("slot", "let claimed = self.word.cmpxchg(word, word & !MAPPED, Acquire)"),
-    "lent": ("slot", "smp_mb(Write);\n    }\n\n    /// Ends that, if exactly"),
+    "lent": ("slot", "addr, bytes), Release);\n        smp_mb(Write);"),
     "push": ("deferred", "self.top.cmpxchg(top, addr.raw(), Full)"),
     "take": ("deferred", "self.deferred.top.xchg(END, Full)"),
 }
@@ -88,10 +89,11 @@ def test_orderings_are_needed(name, sources):
     """With a weaker ordering in its place, a model fails."""
     file, words = WEAKER[name]
     path = sources / f"pool/{file}.rs"
-    text = path.read_text(encoding="utf-8")
+    text = re.sub(r"\n *//.*", "", path.read_text(encoding="utf-8"))
     assert text.count(words) == 1, words
-    weaker = re.sub("Release|Acquire|Full", "Relaxed", words)
-    weaker = re.sub(r"smp_mb\(\w+\);", "", weaker)
+    weaker = re.sub(r"smp_mb\(\w+\);", "", words)
+    if weaker == words:
+        weaker = re.sub("Release|Acquire|Full", "Relaxed", words)
     assert weaker != words
     path.write_text(text.replace(words, weaker), encoding="utf-8")
     done = _cargo(sources, "test --release")

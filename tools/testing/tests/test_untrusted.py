@@ -131,7 +131,7 @@ SHOWN_ONLY = (
     *("twice", "index", "never"),
 )
 ANYWHERE = ("early", "scribble-all", "fill-all")
-# Streams of events, and those of which each costs the driver its queue.
+# Streams of events. Each event of other modes costs the driver its queue.
 STREAMS = ("late", "length", "change", "short", "status", "scribble", "early")
 HELD = 8
 

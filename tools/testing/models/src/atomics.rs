@@ -101,7 +101,7 @@ impl Atomic<u64> {
         old
     }
 
-    /// One that fails orders nothing.
+    /// If it fails, it orders nothing that comes later.
     pub(crate) fn cmpxchg<O: Exchange>(&self, old: u64, new: u64, _: O) -> Result<u64, u64> {
         barrier(O::FULL);
         let done = self

@@ -146,7 +146,7 @@ def test_documented():
 
 
 def test_configuration_is_debians(folder):
-    """What is built in is what Debian builds in, less what a module needed."""
+    """Most of what Debian builds in is built in."""
     debian = folder / "debian"
     debian.write_bytes(deb.debian_config(source.pristine()))
     theirs, ours = kernel.settings_of([debian]), _settings(False, folder)

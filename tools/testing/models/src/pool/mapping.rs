@@ -80,7 +80,7 @@ fn synced_while_it_ends(bytes: usize) {
 
 #[test]
 fn a_sync_never_sees_half_a_mapping() {
-    // The word may be the same.
+    // The second mapping has the size of the first, so that its word is the same, or another one.
     synced_while_it_ends(BYTES);
     synced_while_it_ends(64);
 }
@@ -92,7 +92,7 @@ fn one_of_two_unmaps_has_it() {
         let slot = mapped(&first);
         let ours = slot.clone();
         let other = thread::spawn(move || ours.claim(at(64), BYTES));
-        // Whether the size is known or not.
+        // One unmap knows the size, the other one does not.
         let here = slot.claim_any(at(64)).ok();
         let there = other.join().unwrap();
         assert!(here.is_some() != there.is_some());
