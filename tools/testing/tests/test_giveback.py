@@ -37,6 +37,22 @@ load() {{
 		--name=b --filename=/dev/nvme1n1 >/tmp/fio 2>&1 || cat /tmp/fio
 }}
 
+# Prints the most that is shared during a load: on a busy host a reader may be so late
+# that memory of others has gone back before the load ends.
+watched_load() {{
+	rm -f /tmp/over
+	{{ load; touch /tmp/over; }} &
+	most=0 over=''
+	until [ "$over" ]; do
+		[ ! -e /tmp/over ] || over=1
+		found=$(shared)
+		[ "$found" -le $most ] || most=$found
+		sleep 0.02
+	done
+	wait
+	echo "peak: $most"
+}}
+
 # Waits until no more is shared than $1, for $2 tenths of a second at most.
 back() {{
 	start=$(now)
@@ -75,7 +91,7 @@ drain; echo '=== classes before'; cat {vm.CLASSES}
 free before
 echo '=== cycles'
 for cycle in $(seq {CYCLES}); do
-	load; echo "peak: $(shared)"
+	watched_load
 	back $((before + before / 10)) 100
 done
 sleep {TIME_S}
@@ -267,6 +283,8 @@ echo "over: $(now)"
 # and the second 3 s later.
 for n in $(seq 300); do
 	[ "$(grep -c 'cc_swiotlb_giveback:' /sys/kernel/tracing/trace)" -ge 2 ] && break
+	awk '{{ is[$1] = $2 }}
+		END {{ print "so far:", is["give_backs:"], is["give_back_ns:"] }}' {vm.STATS}
 	sleep 1
 done
 echo "end: $(now)"
@@ -292,7 +310,10 @@ def test_priced():
     assert len(events) >= 2, "hardly anything was given back"
     assert events[0] - over >= 9, events
     # The time of the last one is paid for afterwards.
-    paid = result.count("give_back_ns") / 1e9 * (1 - 1 / len(events))
+    so_far = [line.split()[2:] for line in vm.lines(result.stdout, "^so far: ")]
+    earlier = [int(ns) for count, ns in so_far if int(count) == len(events) - 1]
+    assert earlier, so_far
+    paid = max(earlier) / 1e9
     assert paid <= (end - over) / 1000, f"{paid} s within {end - over} s"
     # 512 pages of 5 us each, at the least.
     pauses = [later - before for before, later in itertools.pairwise(events)]
