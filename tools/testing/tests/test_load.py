@@ -94,6 +94,8 @@ echo '=== after'; cat {vm.STATS}
 echo '=== end'
 """,
         *("--append", "cc_swiotlb.max=2M cc_swiotlb.watermark=1M", "--blk", "0"),
+        # However slow the machine is, many requests are in flight at the same time.
+        *("--latency-ms", "100"),
         timeout=400,
         status=None,
     )
@@ -110,7 +112,7 @@ def test_cap_too_small(starved):
 def test_cap_lifted(starved):
     """With the cap gone the pool grows, the same load fits, and nothing is refused."""
     assert re.findall(r"^fed: (\d+)$", starved.stdout, re.M) == ["0", "0", "0"]
-    assert starved.count("shared_bytes", "grown") > 8 * MIB
+    assert starved.count("peak_shared_bytes", "grown") > 8 * MIB
     assert starved.count("shared_bytes", "again") >= ENOUGH
     for key in ("fallback_legacy", "refused"):
         assert starved.count(key, "after") == starved.count(key, "again"), key
