@@ -91,14 +91,15 @@ for path in /sys/block/nvme* /sys/block/vd* /sys/block/sd*; do
 	vendor=$(cat $path/device/vendor 2>/dev/null)
 	echo "=== $disk $vendor"
 	fio --name=x --filename=/dev/$disk --direct=1 --ioengine=libaio --rw=randread \\
-		--iodepth=24 --bs=4k --time_based --runtime=4 --size=256M \\
+		--iodepth=24 --bs=4k --time_based --runtime=10 --size=256M \\
 		--output-format=terse --terse-version=3 | cut -d ';' -f 5,8,40
 	dd if=/dev/$disk bs=64k count=1 iflag=direct 2>/dev/null | tr -d '\\0' | wc -c
 done
 """,
-        *("--null-ms", "100", "--nvme", "1", "--blk", "1", "--scsi", "1"),
+        # So long that what the machine takes in addition hardly counts.
+        *("--null-ms", "1000", "--nvme", "1", "--blk", "1", "--scsi", "1"),
         *("--ahci", "1", "--mem", "512M"),
-        timeout=120,
+        timeout=150,
     )
 
 
@@ -111,9 +112,9 @@ def test_null_disks(disk):
     assert found, _null().tail()
     error, per_second, latency_us, left = found.groups()
     assert (error, left) == ("0", "0")
-    assert float(latency_us) >= 100_000
-    # 16 at a time would be 160 a second.
-    assert 170 < int(per_second) <= 240
+    assert float(latency_us) >= 1_000_000
+    # 16 at a time would be 16 a second.
+    assert 17 <= int(per_second) <= 24
 
 
 def test_many_nvme_disks_have_coherent_memory():
@@ -171,7 +172,7 @@ echo "fio: $?"
 {vm.counters()}
 """,
         *("--append", "cc_swiotlb.max=2M cc_swiotlb.watermark=1M"),
-        *("--nvme", "0", "--blk", "0", "--ahci", "1", "--null-ms", "50"),
+        *("--nvme", "0", "--blk", "0", "--ahci", "1", "--null-ms", "500"),
         timeout=300,
         status=None,
     )

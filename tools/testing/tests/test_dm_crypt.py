@@ -394,7 +394,7 @@ echo '=== io'
 bounced run_fio crypt 32
 {vm.counters()}
 """,
-        *("--nvme", "1", "--blk", "0"),
+        *("--nvme", "1", "--blk", "0", "--latency-ms", "200"),
         *("--append", "cc_swiotlb.max=2M cc_swiotlb.watermark=2M"),
         timeout=240,
     )
@@ -462,7 +462,7 @@ def _hold(module) -> vm.Result:
         f"""
 {SETUP}
 {_create("crypt", _table("aes-xts-plain64", 64))}
-insmod /host/{module.name} ms=60
+insmod /host/{module.name} ms=500
 write() {{
 	fio --name=write --filename=/dev/mapper/crypt --direct=1 --ioengine=libaio \\
 		--iodepth=8 --rw=write --bs=64k --size=32M >/tmp/fio 2>&1
@@ -474,7 +474,7 @@ write
 echo '=== held'; cat {parameters}/held
 echo '=== changed'; cat {parameters}/changed
 rmmod cc_swiotlb_hold
-for n in $(seq 20); do [ $(mapped) = $(unmapped) ] && break; sleep 0.05; done
+for n in $(seq 300); do [ $(mapped) = $(unmapped) ] && break; sleep 0.05; done
 {vm.counters()}
 """,
         *("--nvme", "1", "--blk", "0", "--add", str(module)),
@@ -557,6 +557,7 @@ done; done; done
         *("--nvme", "3", "--blk", "0", "--null-ms", "0", "--cpus", "1"),
         *("--accel", "tcg,thread=single"),
         *("--qemu-append", "-icount shift=0,sleep=off"),
+        timeout=400,
     )
     found = re.findall(r"^instructions (.*): (\d+)$", result.stdout, re.M)
     assert len(found) == 16 * ROUNDS, result.tail()

@@ -425,10 +425,11 @@ def test_reader_goes(healthy):
 # In guests.
 
 
-# 24 readers of 1 MiB, each of which is two mappings of 512 KiB, from idle.
+# 24 readers of 1 MiB, each of which is two mappings of 512 KiB, from idle. A request
+# takes a second, so that all of them are in flight at the same time.
 LOAD = """fio --name=n --filename=/dev/nvme0n1 --direct=1 --rw=read --bs=1M \\
 	--size=64M --numjobs=24 --offset_increment=16M --ioengine=psync --thread \\
-	--time_based --runtime=2 >/dev/null 2>&1"""
+	--time_based --runtime=5 >/dev/null 2>&1"""
 
 
 def _under_load(parameters: str) -> vm.Result:
@@ -436,12 +437,18 @@ def _under_load(parameters: str) -> vm.Result:
         f"""
 {vm.wait_ready()}
 {LOAD}
-echo '=== json'; /host/cc_swiotlb_stat --json
-echo '=== files'; cd /sys/kernel/mm/cc_swiotlb; grep . *
+cd /sys/kernel/mm/cc_swiotlb
+# Until nothing has changed while it looked.
+for i in $(seq 50); do
+	grep . * >/tmp/before; /host/cc_swiotlb_stat --json >/tmp/json; grep . * >/tmp/after
+	cmp -s /tmp/before /tmp/after && break
+done
+echo '=== json'; cat /tmp/json
+echo '=== files'; cat /tmp/after
 echo '=== advice'; /host/cc_swiotlb_stat --advise
 echo '=== end'
 """,
-        *("--blk", "0", "--latency-ms", "50", "--cpus", "2", "--add", tool()),
+        *("--blk", "0", "--latency-ms", "1000", "--cpus", "2", "--add", tool()),
         *("--append", parameters),
         timeout=120,
     )

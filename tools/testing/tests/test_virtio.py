@@ -181,7 +181,7 @@ fio --name=short --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=32 \
 echo "fio: $?"
 {vm.counters()}
 """,
-        *("--nvme", "0", "--blk", "1", "--latency-ms", "20", *LAYOUTS[layout]),
+        *("--nvme", "0", "--blk", "1", "--latency-ms", "500", *LAYOUTS[layout]),
         *("--append", "cc_swiotlb.max=4M cc_swiotlb.watermark=1M"),
     )
     assert result.count("refused") > 0, result.tail()
