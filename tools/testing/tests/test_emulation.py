@@ -47,20 +47,21 @@ class Steps:
         """Prints the counters as a section."""
         self._lines.append(vm.show(name, vm.EMULATION))
 
-    def run(self, convert: Path, *options: str, freed: bool = False) -> vm.Result:
+    def run(self, convert: Path, append: str = "", freed: bool = False) -> vm.Result:
         """Runs them all, compares the answers, and looks for complaints."""
         command = f"insmod /host/{convert.name} && {{\n"
-        command += "\n".join(self._lines) + "\n}\necho '=== end'"
+        command += "\n".join(self._lines) + f"\n}}\n{vm.log()}"
         result = vm.run(
             command,
-            *(*QUIET, "--allow-warnings", "--add", str(convert), *options),
+            *(*QUIET, "--allow-warnings", "--add", str(convert)),
+            *("--append", f"{vm.LOG_SPACE} {append}"),
         )
         got = re.findall(r"^step: (\w+)$", result.stdout, re.M)
         steps = [step for step, _ in self._wanted]
         assert list(zip(steps, got, strict=True)) == self._wanted, result.tail()
         complaints = [
             line
-            for line in vm.lines(result.console, r"WARNING:|BUG:")
+            for line in vm.lines(result.section("log"), r"WARNING:|BUG:")
             if not re.search(MAINLINE, line)
         ]
         assert len(complaints) == freed, complaints
@@ -148,16 +149,17 @@ def test_refusals_begin_and_end(convert):
     steps = Steps()
     steps.do("alloc", "ok")
     steps.do("share 0 1", "error")
-    steps.shell(f"echo 1000,share,after=2,ms=700 >{KNOBS}/refuse; sleep 1")
+    steps.shell(f"echo 1000,share,after=2,ms=5000 >{KNOBS}/refuse; sleep 6")
     steps.do("share 0 1", "ok")
     steps.do("share 0 1", "ok")
     steps.do("share 0 1", "error")
-    steps.shell("sleep 1")
+    wait = f"grep -qx 0 {KNOBS}/refuse && break; sleep 0.1"
+    steps.shell(f"for i in $(seq 300); do {wait}; done")
     steps.do("share 0 1", "ok")
     steps.shell(f"echo refuse: $(cat {KNOBS}/refuse)")
     for bad in ("1001", "share", "5,both", "5,after=x", "5,ms="):
         steps.shell(f"echo {bad} >{KNOBS}/refuse 2>/dev/null && echo taken: {bad}")
-    result = steps.run(convert, "--append", "cc_emul.refuse=1000,share,after=1")
+    result = steps.run(convert, "cc_emul.refuse=1000,share,after=1")
     assert "refuse: 0\n" in result.stdout
     assert "taken" not in result.stdout, result.tail()
 

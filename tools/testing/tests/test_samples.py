@@ -36,15 +36,17 @@ cd /sys/bus/platform/drivers/{DRIVER}
 echo $name >unbind
 mapped unbound
 rmmod {DRIVER}
+{vm.log()}
 """,
         *("--nvme", "0", "--blk", "0", "--add", str(driver)),
+        *("--append", vm.LOG_SPACE),
         timeout=60,
     )
     counts = {
         name: (int(mapped), int(unmapped))
         for name, mapped, unmapped in re.findall(r"(\w+): (\d+) (\d+)", result.stdout)
     }
-    seen = re.findall(r"the device sees (\d+) bytes at 0x", result.console)
+    seen = re.findall(r"the device sees (\d+) bytes at 0x", result.section("log"))
     assert sum(map(int, seen)) == BYTES, result.tail()
     before, bound, unbound = (counts[name] for name in ("before", "bound", "unbound"))
     assert bound == (before[0] + len(seen), before[1])
