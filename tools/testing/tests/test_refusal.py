@@ -20,13 +20,13 @@ CAP = 96 * MIB
 DISK = ("--nvme", "0", "--blk", "1", "--null-ms", "1000")
 
 REFUSE = "/sys/module/cc_emul/parameters/refuse"
+TRACING = "/sys/kernel/tracing"
 
 LIBRARY = f"""
 {vm.wait_ready()}
 sleep 1
 value() {{ awk -v key="$2:" '$1 == key {{ print $2 }}' "$1"; }}
 shared() {{ value {vm.STATS} shared_bytes; }}
-now() {{ cut -d ' ' -f 1 /proc/uptime; }}
 
 # 256 requests of 512 KiB at a time for $1 seconds, on a disk that holds them for 1 s.
 load() {{
@@ -53,22 +53,25 @@ def _refused(direction: str, nodes: int, seconds: int) -> vm.Result:
 before=$(shared)
 {vm.show("before", vm.STATS)}
 echo 1000{direction} >{REFUSE}
-# A look a second takes longer than that on a busy host.
 load {seconds * 5 // 4 + 6} &
-for second in $(seq {seconds}); do
+# A look a second takes longer than that on a busy host.
+until=$(($(date +%s) + {seconds}))
+while [ "$(date +%s)" -lt $until ]; do
 	sleep 1
 	echo "astray: $(value {vm.EMULATION} mismatched_now)"
 	awk '$1 == "State:" {{ print "kccd:", $2 }}' "/proc/$(pidof kccd)/status"
 done
 {vm.show("during", vm.STATS)}
 {vm.show("emulation", vm.EMULATION)}
-start=$(now)
+echo 1 >{TRACING}/events/cc_swiotlb/cc_swiotlb_refill/enable
+echo granted >{TRACING}/trace_marker
 echo 0 >{REFUSE}
 for i in $(seq 400); do
 	[ "$(shared)" -gt "$before" ] && break
 	sleep 0.05
 done
-echo "grew: $start $(now)"
+echo 0 >{TRACING}/events/cc_swiotlb/cc_swiotlb_refill/enable
+echo '=== growth'; grep -E ': (tracing_mark_write|cc_swiotlb_refill): ' {TRACING}/trace
 wait
 # More than may be shared.
 echo 128M >{vm.PARAMETERS}/watermark
@@ -78,14 +81,15 @@ for i in $(seq 100); do
 done
 {vm.counters()}
 {vm.show("emulation after", vm.EMULATION)}
+{vm.log()}
 """,
         *DISK,
         *("--cpus", "4", "--mem", "2G", "--nodes", str(nodes), "--allow-warnings"),
-        *("--append", f"cc_swiotlb.max={CAP}"),
+        *("--append", f"cc_swiotlb.max={CAP} {vm.LOG_SPACE}"),
         timeout=seconds * 5 // 4 + 120,
     )
     # Only the kernel's own warning is allowed, which comes once.
-    for line in vm.lines(result.console, r"WARNING:|BUG:"):
+    for line in vm.lines(result.section("log"), r"WARNING:|BUG:"):
         assert "WARNING: at __set_memory_enc" in line, line
     return result
 
@@ -107,7 +111,7 @@ class TestRefusedForAWhile:
         """One chunk at most is neither usable nor in a pool, however long it lasts."""
         result = _refused(direction, nodes, seconds)
         astray = list(map(int, re.findall(r"^astray: (\d+)$", result.stdout, re.M)))
-        assert len(astray) == seconds
+        assert len(astray) >= seconds // 4
         assert max(astray) <= CHUNK_PAGES
         assert result.count("leaked_bytes", "during") <= CHUNK
 
@@ -115,9 +119,9 @@ class TestRefusedForAWhile:
         """While there is nothing that it can do, kccd sleeps, and is rung in vain."""
         result = _refused(direction, nodes, seconds)
         states = re.findall(r"^kccd: (\w)", result.stdout, re.M)
-        assert len(states) == seconds
+        assert len(states) >= seconds // 4
         # Uninterruptible sleep counts in the load average.
-        assert states.count("D") <= seconds // 4, states
+        assert states.count("D") <= len(states) // 4, states
 
     def test_growth_is_back_within_a_second(self, direction, nodes, seconds):
         """A chunk is shared within a second after the host grants it.
@@ -127,11 +131,12 @@ class TestRefusedForAWhile:
         times = []
         for length in (seconds, 8, 9):
             result = _refused(direction, nodes, length)
-            grew = re.search(r"grew: (\S+) (\S+)", result.stdout).groups()
-            start, end = map(float, grew)
-            before = result.count("shared_bytes", "before")
-            assert result.count("shared_bytes") > before
-            times.append(end - start)
+            found = re.findall(r"(\d+\.\d+): (\w+): ", result.section("growth"))
+            assert [event for _, event in found[:2]] == [
+                "tracing_mark_write",
+                "cc_swiotlb_refill",
+            ]
+            times.append(float(found[1][0]) - float(found[0][0]))
             if times[-1] <= 1.0:
                 break
         assert times[-1] <= 1.0, times
