@@ -21,7 +21,7 @@ IDLE_MS = 600
 TIME_S = 2 * IDLE_MS / 1000 + 1.5
 
 # Slow disks, so that much is in flight.
-MACHINE = ("--mem", "1G", "--cpus", "2", "--nvme", "2", "--latency-ms", "40")
+MACHINE = ("--mem", "1G", "--cpus", "2", "--nvme", "2", "--latency-ms", "200")
 
 LIBRARY = f"""
 {vm.wait_ready()}
@@ -31,8 +31,8 @@ now() {{ cut -d' ' -f1 /proc/uptime; }}
 # Two disks with eight readers of 1 MiB each, for more than a second. On a busy host
 # they would start one after the other, and some not at all, if the time ended it.
 load() {{
-	fio --direct=1 --rw=read --bs=1M --size=16M --offset_increment=16M \\
-		--numjobs=8 --ioengine=psync --loops=2 --thread \\
+	fio --direct=1 --rw=read --bs=1M --size=8M --offset_increment=16M \\
+		--numjobs=8 --ioengine=psync --thread \\
 		--name=a --filename=/dev/nvme0n1 \\
 		--name=b --filename=/dev/nvme1n1 >/tmp/fio 2>&1 || cat /tmp/fio
 }}
@@ -60,7 +60,7 @@ back() {{
 		[ "$(shared)" -le "$1" ] && break
 		sleep 0.1
 	done
-	echo "back: $(shared) $start $(now)"
+	echo "back: $(shared) $start $(now) $n"
 }}
 
 # Nothing is in flight: every CPU returns what it holds.
@@ -85,7 +85,7 @@ def _cycles(_number: int = 0) -> vm.Result:
 echo 1 >{EVENT}
 echo '=== stats before'; cat {vm.STATS}
 # The first load brings in what stays: file systems, fio, its memory.
-load; sleep {TIME_S}
+load; {vm.steady(2 * IDLE_MS)}
 before=$(shared); echo "before: $before"
 drain; echo '=== classes before'; cat {vm.CLASSES}
 free before
@@ -128,7 +128,8 @@ def test_load_needs_more():
 def test_back_in_time():
     """After each load, shared memory is within 10 % of before in twice the idle time.
 
-    If others use the machine's CPUs, one guest may be late, but not three.
+    It is over in that time, or after as many looks as an idle machine takes in it. If
+    others use the machine's CPUs, one guest may be late even so, but not three.
     """
     late = []
     for number in ((), (1,), (2,)):
@@ -136,9 +137,11 @@ def test_back_in_time():
         assert len(found) == CYCLES
         times = [tuple(map(float, line.split()[1:])) for line in found]
         late = [
-            (shared, end - start)
-            for shared, start, end in times
-            if shared > 1.1 * _before(*number) or end - start > TIME_S
+            (shared, end - start, looks)
+            for shared, start, end, looks in times
+            if shared > 1.1 * _before(*number)
+            or end - start > TIME_S
+            and looks > TIME_S * 10
         ]
         if not late:
             break
@@ -210,13 +213,13 @@ def test_memory_pressure():
     It is asked more than once; meanwhile CPUs return the slots that they hold.
     """
     result = _run(
-        """
+        f"""
 before=$(shared); echo "before: $before"
 load; sleep 3
 echo "grown: $(shared)"
 for n in 1 2 3; do
 	echo 2 >/proc/sys/vm/drop_caches
-	back $before 10
+	back $((before + {CHUNK_BYTES})) 10
 done
 """,
         *("--append", "cc_swiotlb.idle_ms=3600000"),
@@ -228,7 +231,8 @@ done
     # Within a chunk: drivers were lent memory for their lists, and gave none of it
     # back.
     assert int(backs[-1][0]) <= before + CHUNK_BYTES, result.tail()
-    assert float(backs[-1][2]) - float(backs[0][1]) < 4, result.tail()
+    # An hour is far away.
+    assert float(backs[-1][2]) - float(backs[0][1]) < 60, result.tail()
 
 
 def test_dead_cpu():
@@ -311,7 +315,7 @@ def test_priced():
     assert events[0] - over >= 9, events
     # The time of the last one is paid for afterwards.
     so_far = [line.split()[2:] for line in vm.lines(result.stdout, "^so far: ")]
-    earlier = [int(ns) for count, ns in so_far if int(count) == len(events) - 1]
+    earlier = [int(ns) for count, ns in so_far if 0 < int(count) < len(events)]
     assert earlier, so_far
     paid = max(earlier) / 1e9
     assert paid <= (end - over) / 1000, f"{paid} s within {end - over} s"

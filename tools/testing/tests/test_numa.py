@@ -132,7 +132,7 @@ echo "torture: $?"
 echo {IDLE_MS} >{vm.PARAMETERS}/idle_ms
 # The watermark, and less than a chunk on each node that nobody uses.
 back {WATERMARK + 2 * CHUNK_BYTES}
-sleep 1
+{vm.steady(max(1000, 3 * IDLE_MS))}
 echo 1 >{vm.DRAIN}
 {vm.settle()}
 nodes end
@@ -182,7 +182,7 @@ echo 1 >{vm.DRAIN}
 nodes end
 {vm.counters()}
 """,
-        *(*MACHINE, "--nvme", "1", "--latency-ms", "40"),
+        *(*MACHINE, "--nvme", "1", "--latency-ms", "300"),
         *("--append", "cc_swiotlb.watermark=8M"),
     )
     assert result.section("fio") == "1\n", result.tail()

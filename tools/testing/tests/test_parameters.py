@@ -123,7 +123,7 @@ done
 echo '=== after bad'; cat {path}
 echo '4K:12000' > {path} || echo 'refused 4K:12000'
 echo '=== after good'; cat {path}
-for i in $(seq 50); do
+for i in $(seq 300); do
 	free=$(awk '$1 == "4K" {{ print $2 - $6 }}' {vm.CLASSES})
 	[ "$free" -ge 12000 ] && break
 	sleep 0.1
@@ -131,11 +131,14 @@ done
 echo '=== filled'; echo "$free"
 echo '2K:100,64K:1' > {path} || echo 'refused a list'
 echo '=== after list'; cat {path}
-sleep 1
+for i in $(seq 100); do
+	[ "$(awk '$1 == "4K" {{ print $3 }}' {vm.CLASSES})" = 0 ] && break
+	sleep 0.1
+done
 echo '=== classes'; cat {vm.CLASSES}
 echo '40M' > {path} || echo 'refused 40M'
 echo '=== after total'; cat {path}
-for i in $(seq 50); do
+for i in $(seq 300); do
 	ready=$(awk 'NR == 2 {{ print $5 }}' {vm.NODES})
 	[ "$ready" -ge $((40 << 20)) ] && break
 	sleep 0.1

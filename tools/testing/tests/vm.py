@@ -194,6 +194,15 @@ def settle() -> str:
     )
 
 
+def steady(ms: int) -> str:
+    """A shell command that waits until as much is shared for so many milliseconds."""
+    return (
+        f"same=0; is=; for i in $(seq 600); do was=$is is=$(grep ^shared_bytes: {STATS});"
+        ' same=$((same + 1)); [ "$was" = "$is" ] || same=0;'
+        f" [ $same -lt {ms // 100} ] || break; sleep 0.1; done"
+    )
+
+
 def log() -> str:
     """A shell command that prints the kernel log as the section `log`.
 
