@@ -22,7 +22,7 @@
 #define DT_MOST		(SZ_512M / SZ_4K)
 /* If mappings are refused for so long while kccd is awake, nothing is left. */
 #define DT_EMPTY	(2 * HZ)
-#define DT_TIME_LIMIT	((dt_quick ? 5 : 30) * HZ)
+#define DT_TIME_LIMIT	((dt_quick ? 5 : 120) * HZ)
 /* The most mappings that a thread of dt_exhausted_with_mask() holds. */
 #define DT_HELD		2048
 

@@ -143,7 +143,7 @@ int dt_map(struct dt_map *m)
  * @refused: is incremented for each refusal
  *
  * A pool that grows may be outrun for a moment: it is a failure only if it is
- * still empty two seconds later.
+ * still empty half a minute later.
  *
  * Context: may sleep.
  * Return: 0, or -ENOMEM.
@@ -152,7 +152,7 @@ int dt_map_patiently(struct dt_map *m, atomic_long_t *refused)
 {
 	int ret, tries;
 
-	for (tries = 0; tries < 400; tries++) {
+	for (tries = 0; tries < 6000; tries++) {
 		ret = dt_try_map(m);
 		if (!ret)
 			return 0;
