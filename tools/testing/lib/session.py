@@ -34,7 +34,7 @@ TIMEOUT = 124
 SETUP = 125
 
 # A guest that has not started its command by then never will.
-BOOT_TIMEOUT_S = 240
+BOOT_TIMEOUT_S = 480
 # How often a guest is started if QEMU does not get it to its command.
 ATTEMPTS = 3
 # From the command's status to the end of QEMU.
@@ -198,7 +198,7 @@ class Session:
         server = disks.start_delay(self.options, place, path)
         stack.callback(server.wait)
         stack.callback(server.terminate)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while not path.exists():
             if server.poll() is not None or time.monotonic() > end:
                 raise Failure("nbdkit, which delays disk requests, did not start")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from lib.machine import Options
 
 SOURCES = repository.TESTING / "untrusted-host"
-START_S = 20
-END_S = 20
+START_S = 60
+END_S = 60
 
 
 def _build() -> str:

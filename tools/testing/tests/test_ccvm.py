@@ -52,17 +52,17 @@ def test_guest_has_tools():
 
 
 @pytest.mark.parametrize(
-    "command,status,word",
+    "command,status,word,timeout",
     [
-        ("echo c >/proc/sysrq-trigger; sleep 60", vm.PANIC, "panic"),
-        ("sleep 60", vm.TIMEOUT, "time"),
-        ("poweroff -f; sleep 60", vm.GONE, "went down"),
+        ("echo c >/proc/sysrq-trigger; sleep 600", vm.PANIC, "panic", 120),
+        ("sleep 600", vm.TIMEOUT, "time", 20),
+        ("poweroff -f; sleep 600", vm.GONE, "went down", 120),
     ],
     ids=["panic", "time-out", "gone"],
 )
-def test_statuses(command, status, word):
+def test_statuses(command, status, word, timeout):
     """A guest that does not come to its end has a status of its own."""
-    result = vm.run(command, status=status, timeout=20)
+    result = vm.run(command, status=status, timeout=timeout)
     assert word in result.stderr
     assert "  | " in result.stderr, "the end of the console is missing"
 
@@ -200,7 +200,7 @@ def test_warning_behind_the_end():
 @pytest.mark.parametrize("times,status", [(1, 0), (3, 125)])
 def test_qemu_gives_up(times, status):
     """A QEMU that gives up while the guest boots is started again, not for ever."""
-    words = [str(vm.CCVM), "run", "--timeout", "60", "echo fine"]
+    words = [str(vm.CCVM), "run", "--timeout", "240", "echo fine"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(words, **pipes) as process:
         killed = set()

@@ -252,8 +252,9 @@ def test_stale_roots(age_s, used, kept):
 def test_root_in_use_is_locked():
     """A command holds the lock that keeps its root."""
     with subprocess.Popen(
-        [str(ENTER), "sh", "-c", "echo up; exec sleep 60"],
+        [str(ENTER), "sh", "-c", "echo up; read _"],
         env=HOST,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

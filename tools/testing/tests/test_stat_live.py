@@ -21,6 +21,8 @@ def test_live(tmp_path, width, height):
     folder = allocator(tmp_path, {"fallback_legacy": 12, "misuse": 1, "refused": 1})
     with Terminal(width, height, "--sysfs", folder, "--interval", "0.2") as terminal:
         write(folder, {"shared_bytes": 134 * MIB, "mapped": 99 * 10**6})
+        # The last line is there before there are any rates.
+        terminal.wait("q quit ")
         lines = terminal.wait("MAPPED/S")
         assert len(lines) == (height or 24)
         assert max(map(len, lines)) <= (width or 80)

@@ -64,6 +64,8 @@ echo "disks: $?"
 {vm.counters()}
 """,
         *("--nvme", "0", "--blk", "0", "--vhost-blk", "2", *WORKLOAD),
+        # Enough, so that the legacy pool has no part in it.
+        *("--append", f"cc_swiotlb.watermark={vm.WRITE_BACK}"),
         timeout=300,
     )
 
@@ -135,15 +137,24 @@ ANYWHERE = ("early", "scribble-all", "fill-all")
 STREAMS = ("late", "length", "change", "short", "status", "scribble", "early")
 HELD = 8
 
-# Shell functions: kccd grows, gives back, and is refused, until the file is gone.
+# Shell functions: kccd grows, gives back, and is refused, until the file is gone, and
+# for longer if it takes longer until all of this has happened.
 REFUSED = f"""
 under_way=/tmp/under-way
+enough() {{
+	awk -v given=$given '
+		/^conversion_failures:|^give_back_failures:|^wrong_answers:/ && $2 > 0 {{ n++ }}
+		/^give_backs:/ && $2 > given {{ n++ }}
+		END {{ exit n != 4 }}' {vm.STATS} {vm.EMULATION}
+}}
 come_and_go() {{
+	given=$(sed -n 's/^give_backs: //p' {vm.STATS})
+	more=50
 	refuse=/sys/module/cc_emul/parameters/refuse
 	echo 500 >{vm.PARAMETERS}/idle_ms
 	set -- '' ,partly ,falsely
 	: >$under_way
-	while [ -e $under_way ]; do
+	while [ -e $under_way ] || {{ [ $((more -= 1)) -gt 0 ] && ! enough; }}; do
 		echo "300$1" >$refuse
 		echo 48M >{vm.PARAMETERS}/watermark
 		sleep 2

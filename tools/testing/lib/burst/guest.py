@@ -49,7 +49,7 @@ class Burst:
     """More for the program: other workers, sizes, rounds."""
     append: str = ""
     """More for the kernel's command line."""
-    timeout_s: int = 400
+    timeout_s: int = 800
     start_bytes: int = dataclasses.field(default=24 * report.MIB, compare=False)
     """What "dynamic" begins with."""
 
