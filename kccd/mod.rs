@@ -70,6 +70,8 @@ struct State {
     nodes: KVec<NodeView>,
     view: View,
     window_began_ms: u64,
+    /// When a CPU was last seen to have taken or returned slots.
+    active_ms: u64,
     drained_ms: u64,
     /// How long it takes to convert a chunk, in nanoseconds.
     chunk_ns: u64,
@@ -202,7 +204,11 @@ impl Kccd {
         // Memory in an unknown state is the first to be tried again.
         view.has_left = leaked_bytes > 0 || self.holdings.has_left();
         view.window_ends_ms = memory_ms.map(|ms| state.window_began_ms + window_ms(ms));
-        view.cached_spans = self.pool.cached_spans();
+        if self.pool.caches.active().next().is_some() {
+            state.active_ms = view.now_ms;
+        }
+        let calm_ms = state.window_began_ms.saturating_sub(state.active_ms);
+        view.calm_ms = self.pool.has_bound_slots().then_some(calm_ms);
     }
 
     /// Takes the requests of others.

@@ -170,8 +170,9 @@ pub(crate) struct View {
     pub(crate) give_back_at_ms: u64,
     /// When the current window is over; [`None`] if no need is ever forgotten.
     pub(crate) window_ends_ms: Option<u64>,
-    /// How many more spans would be unbound if CPUs held no slots.
-    pub(crate) cached_spans: u64,
+    /// For how long no CPU had taken or returned a slot when the window began; [`None`] if no slot
+    /// can come home.
+    pub(crate) calm_ms: Option<u64>,
 }
 
 impl View {
@@ -232,11 +233,14 @@ pub(crate) fn next(nodes: &[NodeView], view: &View) -> Action {
         if let Some((node, _)) = idle.find(|_| is_due(go_at_ms)) {
             return Action::GiveBack(node);
         }
-        // Memory may idle soon: a need that is remembered will be forgotten, and slots that CPUs
-        // hold will come home.
-        let unused: u64 = nodes.iter().map(NodeView::unused_spans).sum();
-        let may_idle = unused + view.cached_spans >= SPANS_PER_CHUNK as u64;
-        if may_idle && is_due(window_ends_ms) {
+        let is_chunk = |spans: u64| spans >= SPANS_PER_CHUNK as u64;
+        // Memory may idle soon: a need that is remembered will be forgotten.
+        let unused = is_chunk(nodes.iter().map(NodeView::unused_spans).sum());
+        // Or mappings will end, whose slots CPUs keep without telling anybody. The longer none has
+        // ended, the longer the next look can wait.
+        let used = is_chunk(nodes.iter().map(|it| it.surplus(0)).sum());
+        let later_ms = unused.then_some(0).or(view.calm_ms.filter(|_| used));
+        if later_ms.is_some_and(|later_ms| is_due(window_ends_ms + later_ms)) {
             return Action::TurnWindow;
         }
     }

@@ -49,6 +49,12 @@ impl Pool {
         away.saturating_sub(self.caches.used(class))
     }
 
+    /// Whether any span is bound to a class, since mappings, CPUs or a watermark have its slots.
+    pub(crate) fn has_bound_slots(&self) -> bool {
+        let mut classes = SizeClass::ALL.into_iter();
+        classes.any(|class| self.slots(class, |it| &it.slots) > 0)
+    }
+
     /// How many more spans would be unbound if CPUs held no slots, roughly; 0 if they hold none.
     pub(crate) fn cached_spans(&self) -> u64 {
         let of_class = |class: SizeClass| {

@@ -72,7 +72,7 @@ impl Guest {
             max_bytes: 1 << 40,
             has_left: self.leaving.first().is_some_and(|at| *at <= self.now_ms),
             window_ends_ms: memory_ms.map(|ms| state.window_began_ms + window_ms(ms)),
-            cached_spans: self.cached,
+            calm_ms: (self.cached > 0).then_some(0),
             ..state.view
         };
     }

@@ -271,18 +271,22 @@ mod tests {
             demand: 60,
             ..node(20, SPANS + 4)
         };
-        // Node, spans in caches, end of the window.
-        for (node, cached_spans, window_ends_ms, action) in [
-            (full, 0, NOW, Sleep(None)),
-            (unused, 0, NOW, TurnWindow),
-            (unused, 0, NOW + 1, Sleep(Some(1))),
-            (unused, 0, NOW + 1_000_000, Sleep(Some(60_000))),
-            (full, 4, NOW, TurnWindow),
-            (full, 3, NOW, Sleep(None)),
-            (node(20, SPANS + 2), 2, NOW, TurnWindow),
+        // Node, for how long no slot has moved if any can come home, end of the window.
+        for (node, calm_ms, window_ends_ms, action) in [
+            (full, None, NOW, Sleep(None)),
+            (unused, None, NOW, TurnWindow),
+            (unused, None, NOW + 1, Sleep(Some(1))),
+            (unused, None, NOW + 1_000_000, Sleep(Some(60_000))),
+            (unused, Some(50), NOW, TurnWindow),
+            // All that is used may come home unnoticed.
+            (full, Some(0), NOW, TurnWindow),
+            (full, Some(0), NOW + 1, Sleep(Some(1))),
+            (full, Some(50), NOW, Sleep(Some(50))),
+            (node(4, SPANS), Some(0), NOW, TurnWindow),
+            (node(3, SPANS), Some(0), NOW, Sleep(None)),
         ] {
             let view = View {
-                cached_spans,
+                calm_ms,
                 window_ends_ms: Some(window_ends_ms),
                 ..view()
             };

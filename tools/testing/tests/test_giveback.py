@@ -128,23 +128,16 @@ def test_load_needs_more():
 def test_back_in_time():
     """After each load, shared memory is within 10 % of before in twice the idle time.
 
-    It is over in that time, or after as many looks as an idle machine takes in it. If
-    others use the machine's CPUs, one guest may be late even so, but not three.
+    It is over in that time, or after as many looks as an idle machine takes in it.
     """
+    found = vm.lines(_cycles().section("cycles"), "^back: ")
+    assert len(found) == CYCLES
     late = []
-    for number in ((), (1,), (2,)):
-        found = vm.lines(_cycles(*number).section("cycles"), "^back: ")
-        assert len(found) == CYCLES
-        times = [tuple(map(float, line.split()[1:])) for line in found]
-        late = [
-            (shared, end - start, looks)
-            for shared, start, end, looks in times
-            if shared > 1.1 * _before(*number)
-            or end - start > TIME_S
-            and looks > TIME_S * 10
-        ]
-        if not late:
-            break
+    for line in found:
+        shared, start, end, looks = map(float, line.split()[1:])
+        in_time = end - start <= TIME_S or looks <= TIME_S * 10
+        if shared > 1.1 * _before() or not in_time:
+            late.append(line)
     assert not late, late
 
 
