@@ -298,8 +298,8 @@ impl Kccd {
         for (node, it) in self.pool.nodes().zip(nodes) {
             let low = it.low_spans();
             let high = (it.unbound + 1).max(low + SPANS_PER_CHUNK as u64);
-            node.stock
-                .listen(low.min(it.unbound), timeout_ms.is_none().then_some(high));
+            let high = (it.unused_spans() < SPANS_PER_CHUNK as u64).then_some(high);
+            node.stock.listen(low.min(it.unbound), high);
         }
         // This may have happened since we looked.
         self.pool.tell();
