@@ -90,14 +90,21 @@ impl State {
         }
     }
 
+    /// How much longer than a window kccd leaves mappings alone that may end unnoticed: as long as
+    /// no CPU had taken or returned a slot when the window began, but at most a third of the time
+    /// for which a need is remembered, so that all idle memory is back within twice that time.
+    fn calm_ms(&self, memory_ms: u64) -> u64 {
+        let calm_ms = self.window_began_ms.saturating_sub(self.active_ms);
+        calm_ms.min(memory_ms / 3)
+    }
+
     /// Sets when the next idle chunk may leave, after one has left. Without a price, all chunks
     /// that idle now are to be gone when the window ends.
     fn pace(&mut self) {
         let spans: u64 = self.nodes.iter().map(NodeView::idle_spans).sum();
         let chunks = spans / SPANS_PER_CHUNK as u64;
         let view = &mut self.view;
-        let ends_ms = view.window_ends_ms.unwrap_or(0);
-        let left_ms = ends_ms.saturating_sub(view.now_ms);
+        let left_ms = view.window_ends_ms.unwrap_or(0).saturating_sub(view.now_ms);
         view.give_back_at_ms = view.now_ms + self.idle.pause_ms(self.chunk_ns, left_ms, chunks);
     }
 
@@ -207,15 +214,14 @@ impl Kccd {
         if self.pool.caches.active().next().is_some() {
             state.active_ms = view.now_ms;
         }
-        let calm_ms = state.window_began_ms.saturating_sub(state.active_ms);
-        view.calm_ms = self.pool.has_bound_slots().then_some(calm_ms);
+        let has_slots = self.pool.has_bound_slots();
+        state.view.calm_ms = memory_ms.filter(|_| has_slots).map(|ms| state.calm_ms(ms));
     }
 
     /// Takes the requests of others.
     fn hear(&mut self) {
         let state = &mut self.state;
         let bell = &self.pool.bell;
-        let now_ms = state.view.now_ms;
         let bytes = bell.wanted_pages.take().saturating_mul(PAGE_SIZE as u64);
         // The slots that CPUs hold come home, see below.
         let cached_bytes = self.pool.cached_spans() * SPAN_BYTES as u64;
@@ -227,8 +233,8 @@ impl Kccd {
         }
         // While mappings are refused or memory is short, CPUs should hold no unused slots.
         let is_short = bell.cries.take() > 0 || bytes > 0;
-        if is_short && now_ms >= state.drained_ms + DRAIN_MS {
-            state.drained_ms = now_ms;
+        if is_short && state.view.now_ms >= state.drained_ms + DRAIN_MS {
+            state.drained_ms = state.view.now_ms;
             self.pool.caches.active().for_each(glue::cpus::drain);
         }
     }

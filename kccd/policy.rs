@@ -170,8 +170,8 @@ pub(crate) struct View {
     pub(crate) give_back_at_ms: u64,
     /// When the current window is over; [`None`] if no need is ever forgotten.
     pub(crate) window_ends_ms: Option<u64>,
-    /// For how long no CPU had taken or returned a slot when the window began; [`None`] if no slot
-    /// can come home.
+    /// How much longer than the window kccd leaves mappings alone that may end unnoticed; [`None`]
+    /// if there are none.
     pub(crate) calm_ms: Option<u64>,
 }
 

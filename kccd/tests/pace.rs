@@ -4,6 +4,9 @@
 
 use crate::kccd::*;
 
+/// When the load ends.
+const NOW_MS: u64 = 1_000_000;
+
 /// A node whose load has just ended, and kccd's clock.
 struct Guest {
     state: State,
@@ -40,9 +43,12 @@ impl Guest {
                 nodes,
                 chunk_ns: estimated_ns,
                 idle,
+                // The load ends when a window has just begun, after a long time in which no slot
+                // has moved.
+                window_began_ms: NOW_MS,
                 ..State::default()
             },
-            now_ms: 1_000_000,
+            now_ms: NOW_MS,
             chunk_ns,
             bound: cached,
             unbound: WATERMARK + used - cached,
@@ -72,7 +78,9 @@ impl Guest {
             max_bytes: 1 << 40,
             has_left: self.leaving.first().is_some_and(|at| *at <= self.now_ms),
             window_ends_ms: memory_ms.map(|ms| state.window_began_ms + window_ms(ms)),
-            calm_ms: (self.cached > 0).then_some(0),
+            calm_ms: memory_ms
+                .filter(|_| self.cached > 0)
+                .map(|ms| state.calm_ms(ms)),
             ..state.view
         };
     }
@@ -139,7 +147,7 @@ mod tests {
             assert_eq!(guest.gone_ms.len(), used as usize / SPANS_PER_CHUNK);
             assert!(took_ms <= 2 * ms);
             // And not before the idle time is over.
-            assert!(guest.gone_ms[0] - 1_000_000 >= ms);
+            assert!(guest.gone_ms[0] - NOW_MS >= ms);
         }
         Ok(())
     }
@@ -182,7 +190,7 @@ mod tests {
             let mut guest = Guest::new(Idle::Priced, chunk_ns, chunk_ns, 80, 0)?;
             assert!(guest.settle()? <= most_ms);
             assert_eq!(guest.gone_ms.len(), 20);
-            assert!(guest.gone_ms[0] - 1_000_000 >= 10_000);
+            assert!(guest.gone_ms[0] - NOW_MS >= 10_000);
         }
         Ok(())
     }

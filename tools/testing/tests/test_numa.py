@@ -88,6 +88,7 @@ verified nvme2n1 1,2 --bsrange=4k-128k --cpus_allowed_policy=split --numjobs=2 \
 wait
 echo "=== both"; cat /tmp/a /tmp/b /tmp/c
 echo 1 >{vm.DRAIN}
+{vm.steady(300)}
 nodes end
 {vm.counters()}
 """,
@@ -179,6 +180,7 @@ fio --name=n --filename=/dev/nvme0n1 --cpus_allowed=2-3 --direct=1 --thread --rw
 	>/tmp/fio 2>&1
 grep -c 'err= 0' /tmp/fio
 echo 1 >{vm.DRAIN}
+{vm.steady(300)}
 nodes end
 {vm.counters()}
 """,
@@ -218,6 +220,7 @@ verified nvme1n1 3 --bsrange=512-256k >/tmp/b
 wait
 echo "=== both"; cat /tmp/a /tmp/b
 echo 1 >{vm.DRAIN}
+{vm.steady(300)}
 nodes end
 {vm.counters()}
 """,

@@ -206,8 +206,8 @@ def test_executables():
 
 # Limits for the code that the kernel runs: lines of Rust, of a Rust source with its
 # tests, and of the C glue. They only shrink, unless a fault is mended. Bouncing has
-# 3,243 and 328 of the lines; the others came with lent memory.
-RUST_LOGIC = 3668
+# 3,245 and 328 of the lines; the others came with lent memory.
+RUST_LOGIC = 3670
 RUST_FILE = 400
 C_GLUE = 431
 

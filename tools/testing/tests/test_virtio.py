@@ -159,15 +159,17 @@ def test_errors_are_seen():
         for sector in (0, BAD_SECTOR, BAD_SECTOR + 8, BAD_SECTOR, 0)
     )
     result = vm.run(
-        f"{vm.wait_ready()}\n{reads}",
+        f"{vm.wait_ready()}\n{reads}\n{vm.log()}",
         *("--nvme", "0", "--blk", "0", "--qemu-append", BAD_DISK),
+        *("--append", vm.LOG_SPACE),
     )
     found = re.findall(r"^read (\d+): (\d)$", result.stdout, re.M)
     bad = str(BAD_SECTOR)
     assert found == [
         *(("0", "0"), (bad, "1"), (str(BAD_SECTOR + 8), "0"), (bad, "1"), ("0", "0"))
     ]
-    assert vm.lines(result.console, rf"I/O error, dev vda, sector {BAD_SECTOR} ")
+    said = result.section("log")
+    assert vm.lines(said, rf"I/O error, dev vda, sector {BAD_SECTOR} ")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
