@@ -206,7 +206,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         type=float,
         default=None,
         metavar="S",
-        help="from the start of QEMU, in seconds; 600, none for an interactive shell",
+        help="from the start of QEMU to the end of the command, in seconds; 600, none for"
+        " an interactive shell",
     )
     add(
         "--allow-warnings",

@@ -187,7 +187,7 @@ dmesg | grep -c 'req.0:id'
         *("--debug", "--blk", "0", "--nvme", "1", *WORKLOAD, *options),
         *("--vhost-blk", str(len(modes)), "--vhost-mode", names),
         *("--append", vm.LOG_SPACE),
-        timeout=4 * seconds + 600,
+        timeout=4 * seconds + 1200,
     )
     result.events = dict(zip(modes, reports(result), strict=True))
     return result
