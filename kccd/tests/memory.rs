@@ -5,7 +5,10 @@
 use crate::{
     glue,
     glue::memory::PrivateMemory,
-    kccd::Kccd,
+    kccd::{
+        Kccd,
+        SOON_MS, //
+    },
     pool::{
         class::{
             CHUNK_BYTES,
@@ -92,6 +95,30 @@ mod tests {
             assert_eq!(kccd.remove(0), Some(CHUNK_BYTES));
             assert_eq!(make_private(&mut kccd), Some(true));
         }
+        Ok(())
+    }
+
+    #[test]
+    fn what_comes_home_while_a_timer_runs_is_heard() -> Result {
+        let mut kccd = kccd()?;
+        let pool = kccd.pool;
+        assert!(kccd.grow_node(0).is_ok());
+        let lent = pool.lend_pages(None, SPAN_BYTES, false);
+        assert!(lent.is_some());
+        kccd.look();
+        // What comes home is beyond it, whatever the guest's own is.
+        kccd.state.nodes[0].watermark = 0;
+        assert_eq!(kccd.listen(Some(LONG_MS)), Some(LONG_MS));
+        // Nothing has happened so far.
+        let begun = Instant::<Monotonic>::now();
+        pool.bell.wait(0, Some(SOON_MS));
+        assert!(begun.elapsed().as_millis() >= i64::from(SOON_MS) / 2);
+        drop(lent);
+        let begun = Instant::<Monotonic>::now();
+        pool.bell.wait(0, Some(LONG_MS));
+        assert!(begun.elapsed().as_millis() < i64::from(LONG_MS) / 2);
+        assert_eq!(kccd.remove(0), Some(CHUNK_BYTES));
+        assert_eq!(make_private(&mut kccd), Some(true));
         Ok(())
     }
 
