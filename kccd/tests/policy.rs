@@ -271,7 +271,7 @@ mod tests {
             demand: 60,
             ..node(20, SPANS + 4)
         };
-        // Node, for how long no slot has moved if any can come home, end of the window.
+        // Node, how much longer mappings are left alone if there are any, end of the window.
         for (node, calm_ms, window_ends_ms, action) in [
             (full, None, NOW, Sleep(None)),
             (unused, None, NOW, TurnWindow),
