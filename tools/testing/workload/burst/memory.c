@@ -144,9 +144,9 @@ static int pieces(const struct worker *worker)
 }
 
 /*
- * A buffer for each worker. A contiguous one is a part of a huge page; no two
- * pages of a scattered one are neighbours, because the pages between them are
- * in use as well.
+ * A buffer for each worker. A contiguous one is a part of a huge page; pages of
+ * a scattered one are neighbours by rare chance only, because those that would
+ * follow them are in use as well.
  */
 void make_buffers(struct worker *workers, int count, size_t bytes,
 		  bool scattered)
