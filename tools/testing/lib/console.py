@@ -21,9 +21,6 @@ HANG = re.compile(
 # tasks to CPUs that have stopped, about which the scheduler warns.
 DOWN = re.compile(r"reboot: Power down")
 PANIC = re.compile(r"Kernel panic - not syncing")
-# While a jump is patched, a breakpoint stands in for it. All CPUs are told when that is
-# over, but one that QEMU emulates may run into it then, once in thousands of boots.
-BREAKPOINT = re.compile(r"Oops: int3:")
 
 TAIL_LINES = 40
 
@@ -50,10 +47,6 @@ class Console:
         if self._rest:
             self._line(self._rest.decode(errors="replace"))
             self._rest = b""
-
-    def ran_into_breakpoint(self) -> bool:
-        """Whether the kernel panicked because of a breakpoint that nothing has set."""
-        return bool(self.panic) and any(map(BREAKPOINT.search, self.complaints))
 
     def _line(self, line: str) -> None:
         self.tail.append(line)

@@ -251,8 +251,6 @@ class Session:
         complaint = process.communicate()[0].decode(errors="replace").strip()
         if process.returncode == -signal.SIGABRT and not self._started:
             raise Aborted(f"QEMU gave up before the command began: {complaint}")
-        if self._console.ran_into_breakpoint() and not self._started:
-            raise Aborted("QEMU ran into a patched jump before the command began")
         return self._verdict(outcome, process.returncode, complaint, log_name)
 
     def _watch(

@@ -170,23 +170,6 @@ def _qemu(ccvm: int) -> int:
     return 0
 
 
-@pytest.mark.parametrize(
-    "oops,panic,found",
-    [
-        ("Oops: int3: 0000 [#1] SMP", "Kernel panic - not syncing: Fatal", True),
-        ("Oops: int3: 0000 [#1] SMP", "", False),
-        ("Oops: 0002 [#1] SMP", "Kernel panic - not syncing: Fatal", False),
-        ("", "Kernel panic - not syncing: int3:", False),
-    ],
-)
-def test_breakpoint_that_is_gone(oops, panic, found):
-    """Such a breakpoint is told apart from all other panics."""
-    seen = console.Console()
-    seen.feed(f"[    1.3] {oops}\r\n[    1.4] {panic}\r\n".encode())
-    seen.finish()
-    assert seen.ran_into_breakpoint() == found
-
-
 def test_warning_behind_the_end():
     """A warning about CPUs that are stopping is ignored; nothing else is overlooked."""
     seen = console.Console()
