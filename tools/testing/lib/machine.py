@@ -223,6 +223,9 @@ def kernel_arguments(options: Options) -> str:
         words.append("cc_swiotlb.enable=1")
     if options.accel.startswith("tcg") or not options.accel:
         words.append(f"lapic_timer_hz={TCG_LAPIC_TIMER_HZ}")
+        # As on KVM: on a busy host the timer may not tick as often as the kernel wants to
+        # see it do so in a few milliseconds, and then it panics.
+        words.append("no_timer_check")
         # On a busy host an interrupt gets lost now and then: the driver looks for the
         # completion after this many seconds, not after 60.
         words.append("nvme_core.admin_timeout=10")
