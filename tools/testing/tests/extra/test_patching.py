@@ -20,9 +20,11 @@ done
 end=$(($(date +%s) + {SECONDS}))
 changes=0
 while [ $(date +%s) -lt $end ]; do
-	echo hpet >current_clocksource
-	echo tsc >current_clocksource
-	changes=$((changes + 2))
+	for name in hpet tsc; do
+		echo $name >current_clocksource
+		read now <current_clocksource
+		[ $now != $name ] || changes=$((changes + 1))
+	done
 done
 echo "changes: $changes"
 dmesg | grep 'kept a breakpoint'
