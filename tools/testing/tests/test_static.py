@@ -277,6 +277,15 @@ fn h() {}
     assert _count_logic().c_lines(tmp_path) == 2
 
 
+def test_only_a_tree_is_counted(tmp_path):
+    """A folder that is no tree is refused in words, and not counted as empty."""
+    words = [str(vm.ROOT / "tools" / "count-logic"), str(tmp_path)]
+    result = subprocess.run(words, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert not result.stdout
+    assert f"{tmp_path}: no cc_swiotlb.rs in there" in result.stderr
+
+
 def test_logic_is_small():
     """The logic is small enough to be reviewed."""
     found = _count_logic().rust_logic(vm.ROOT)
